@@ -1,0 +1,45 @@
+"""SND-V's augmentations: dropped tiles and uniform noise.
+
+Knows frames only.
+"""
+
+import torch as th
+
+TILE_SIZES = (1, 2, 4, 8, 12, 16)
+
+
+def drop_tiles(frames: th.Tensor, drop: float = 0.1, probability: float = 0.5) -> th.Tensor:
+    """
+    Set random square tiles to zero; one tile size per call, drawn from those that divide the frame. A vector's tiles
+    are its entries.
+
+    :param frames: ``(n, C, H, W)`` or ``(n, D)`` float32
+    :param drop: Probability of a tile to be dropped
+    :param probability: Probability of a sample to be changed
+    :return: a new tensor of the same shape
+    """
+    n, sides = len(frames), frames.shape[2:]
+    if sides:
+        sizes = [size for size in TILE_SIZES if all(side % size == 0 for side in sides)]
+        size = sizes[int(th.randint(len(sizes), ()))]
+        keep = th.rand(n, 1, *(side // size for side in sides), device=frames.device) >= drop
+        keep = keep.repeat_interleave(size, dim=2).repeat_interleave(size, dim=3)  # (n, 1, H, W)
+    else:
+        keep = th.rand_like(frames) >= drop
+    return frames * (keep | ~_chosen(frames, probability))
+
+
+def add_noise(frames: th.Tensor, amplitude: float = 0.2, probability: float = 0.5) -> th.Tensor:
+    """
+    :param frames: ``(n, C, H, W)`` or ``(n, D)`` float32
+    :param amplitude: Noise is uniform in [-amplitude, amplitude]
+    :param probability: Probability of a sample to be changed
+    :return: a new tensor of the same shape
+    """
+    noise = th.empty_like(frames).uniform_(-amplitude, amplitude)
+    return frames + noise * _chosen(frames, probability)
+
+
+def _chosen(frames: th.Tensor, probability: float) -> th.Tensor:
+    """One draw a sample, shaped to broadcast over ``frames``: ``(n, 1, ...)`` bool."""
+    return th.rand(len(frames), *[1] * (frames.ndim - 1), device=frames.device) < probability

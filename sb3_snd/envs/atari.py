@@ -1,0 +1,304 @@
+"""
+Atari games, in two ways: ALE's own vector environment as a ``VecEnv``, and a wrapper for one ordinary environment.
+
+Knows ALE, Gymnasium's Atari ids and the preprocessing of the paper (arXiv 2302.11563): the action repeated on 4 raw
+frames, the max of the last two, grey, 96x96, sticky actions, no no-ops at reset, no fire reset, no end on a lost life.
+Must not know any network, novelty or algorithm.
+"""
+
+import difflib
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.wrappers import AtariPreprocessing, TransformReward
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
+
+from sb3_snd.extras import require
+
+_REMEDY = "use --vec-env dummy, or make_vec_env with wrapper_class=AtariWrapper"
+
+
+def _atari_spec(env_id: str) -> EnvSpec:
+    """
+    :param env_id: Gymnasium id, such as ``"MontezumaRevengeNoFrameskip-v4"``
+    :return: Its entry in Gymnasium's registry
+    """
+    gym.register_envs(require("ale_py", "atari"))
+    atari_ids = [spec.id for spec in gym.registry.values() if spec.entry_point == "ale_py.env:AtariEnv"]
+    if env_id in atari_ids:
+        return gym.spec(env_id)
+    if env_id in gym.registry:
+        raise ValueError(f"{env_id} is not an Atari game: make it with make_vec_env.")
+    nearest = difflib.get_close_matches(env_id, atari_ids, n=1, cutoff=0.0)[0]
+    raise ValueError(f"There is no environment {env_id}: did you mean {nearest}?")
+
+
+def _check_frame_size(frame_size: int) -> None:
+    """
+    :param frame_size: Side of the square frames
+    """
+    if frame_size < 36:
+        raise ValueError(
+            f"frame_size={frame_size} is too small for a convolutional network: take 36 or more, as the paper's 96."
+        )
+
+
+class AtariVecEnv(VecEnv):
+    """
+    ALE's vector environment, which steps and preprocesses all games in C++ threads, as a ``VecEnv``.
+
+    Observations are ``(n_envs, n_stack, frame_size, frame_size)`` uint8, the newest frame last; after a reset the frames
+    before the newest are zero. Rewards are the game's own, not clipped. Every info has ``"lives"``, those of the
+    observation returned with it, so after an end those of the new episode.
+
+    The terminal observation of an episode that the time limit ends is exact. Where the game itself ends, ALE has already
+    reset before the last screen can be read (and where the game ends in the last raw frame, ALE mixes a screen of this
+    step into the newest frame of the step before); there the newest frame of the terminal observation is that of the step
+    before, once more. ``AtariWrapper`` has the true one.
+
+    :param env_id: Gymnasium id of an Atari game, such as ``"MontezumaRevengeNoFrameskip-v4"``. The game and its action
+        set are taken from it, all else is given by the arguments below
+    :param n_envs: Number of environments
+    :param frame_size: Side of the square frames
+    :param frame_skip: Number of raw frames an action is repeated for
+    :param n_stack: Number of frames in an observation
+    :param max_episode_steps: Number of agent steps after which an episode is truncated
+    :param repeat_action_probability: Probability, at each raw frame, that the emulator keeps the last action
+    :param num_threads: Number of C++ threads, 0 for as many as there are cores
+    """
+
+    def __init__(
+        self,
+        env_id: str,
+        n_envs: int = 1,
+        frame_size: int = 96,
+        frame_skip: int = 4,
+        n_stack: int = 4,
+        max_episode_steps: int = 4500,
+        repeat_action_probability: float = 0.25,
+        num_threads: int = 0,
+    ):
+        _check_frame_size(frame_size)
+        self.spec = _atari_spec(env_id)
+        self.render_mode = None
+        self.max_episode_frames = max_episode_steps * frame_skip
+        from ale_py.vector_env import AtariVectorEnv
+
+        self.envs: Any = AtariVectorEnv(
+            self.spec.kwargs["game"],
+            n_envs,
+            num_threads=num_threads,
+            # ALE stops at its limit before it reads the last screen, so its limit lies one frame past ours: see step_wait
+            max_num_frames_per_episode=self.max_episode_frames + 1,
+            repeat_action_probability=repeat_action_probability,
+            full_action_space=self.spec.kwargs.get("full_action_space", False),
+            autoreset_mode=gym.vector.AutoresetMode.SAME_STEP,
+            img_height=frame_size,
+            img_width=frame_size,
+            stack_num=n_stack,
+            frameskip=frame_skip,
+            noop_max=0,
+            reward_clipping=False,
+            use_fire_reset=False,
+        )
+        self.n_actions = int(self.envs.single_action_space.n)
+        observation_space = spaces.Box(0, 255, (n_stack, frame_size, frame_size), np.uint8)
+        super().__init__(n_envs, observation_space, spaces.Discrete(self.n_actions))
+        self._newest = np.zeros((n_envs, frame_size, frame_size), np.uint8)
+        self._stepping = False
+
+    def reset(self) -> np.ndarray:
+        """
+        Start a new episode everywhere, with the seeds given to ``seed`` since the last reset.
+
+        :return: observations ``(n_envs, n_stack, frame_size, frame_size)`` uint8
+        """
+        if self._stepping:
+            self.step_wait()  # otherwise ALE would hand out the step's results later, as those of the next
+        # ALE wants 31 bits, and -1 for no new seed
+        seeds = [-1 if seed is None else seed % 2**31 for seed in self._seeds]
+        obs, _ = self.envs.reset(seed=np.array(seeds))
+        self._reset_seeds()
+        self._reset_options()
+        self._newest = obs[:, -1]
+        return obs
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """
+        Send the actions to the C++ threads and return at once.
+
+        :param actions: ``(n_envs,)`` integers
+        """
+        actions = np.asarray(actions)
+        # A wrong action kills ALE's thread silently, and step_wait would never return
+        if actions.min() < 0 or actions.max() >= self.n_actions:
+            raise ValueError(f"Actions must lie between 0 and {self.n_actions - 1}, got {actions}.")
+        self.envs.send(actions)
+        self._stepping = True
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """
+        Collect what ``step_async`` started.
+
+        :return: observations ``(n_envs, n_stack, frame_size, frame_size)`` uint8, in memory that no later step touches;
+            rewards ``(n_envs,)`` float32; dones ``(n_envs,)`` bool; infos
+        """
+        obs, rewards, terminated, _, info = self.envs.recv()
+        self._stepping = False
+        # Where the game ended, ALE has reset already, and the frame number is 0
+        truncated = info["episode_frame_number"] >= self.max_episode_frames  # (n_envs,)
+        terminal = {}
+        for i in np.flatnonzero(terminated):
+            terminal[i] = info["final_obs"][i].copy()  # (n_stack, frame_size, frame_size), other rows hold anything
+            terminal[i][-1] = self._newest[i]
+        if truncated.any():
+            terminal.update((i, obs[i].copy()) for i in np.flatnonzero(truncated))
+            obs, info = self.envs.reset(options={"reset_mask": truncated})
+        self._newest = obs[:, -1]
+
+        infos: list[dict[str, Any]] = [
+            {"lives": lives, "TimeLimit.truncated": out_of_time}
+            for lives, out_of_time in zip(info["lives"].tolist(), truncated.tolist(), strict=True)
+        ]
+        for i, terminal_obs in terminal.items():
+            infos[i]["terminal_observation"] = terminal_obs
+        return obs, rewards.astype(np.float32), terminated | truncated, infos
+
+    def close(self) -> None:
+        """End the C++ threads."""
+        self.envs.ale = None
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """
+        :param attr_name: An attribute of this object, which stands for all its environments
+        :param indices: Environments to answer for, all by default
+        :return: The value, once for each of them
+        """
+        if not hasattr(self, attr_name):
+            raise AttributeError(f"The environments of AtariVecEnv run in C++ and have no {attr_name}: {_REMEDY}.")
+        return [getattr(self, attr_name) for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """
+        Not possible here.
+
+        :param attr_name: Name of the attribute
+        :param value: Its new value
+        :param indices: Environments to set it in
+        """
+        raise NotImplementedError(f"The environments of AtariVecEnv run in C++, {attr_name} cannot be set: {_REMEDY}.")
+
+    def env_method(self, method_name: str, *method_args, indices: VecEnvIndices = None, **method_kwargs) -> list[Any]:
+        """
+        Not possible here.
+
+        :param method_name: Name of the method
+        :param method_args: Its positional arguments
+        :param indices: Environments to call it on
+        :param method_kwargs: Its named arguments
+        :return: Nothing, it raises
+        """
+        raise NotImplementedError(f"The environments of AtariVecEnv run in C++, {method_name} cannot be called: {_REMEDY}.")
+
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
+        """
+        :param wrapper_class: A wrapper of single environments, which cannot be inside C++
+        :param indices: Environments to answer for, all by default
+        :return: False for each of them
+        """
+        return [False for _ in self._get_indices(indices)]
+
+
+class VecPositiveReward(VecEnvWrapper):
+    """
+    The learner's reward: 1 where the reward is positive, else 0.
+
+    :param venv: The vectorized environment
+    """
+
+    def reset(self) -> VecEnvObs:
+        """
+        :return: observations as they are
+        """
+        return self.venv.reset()
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """
+        :return: the environment's results with rewards ``(n_envs,)`` float32, 0 or 1
+        """
+        obs, rewards, dones, infos = self.venv.step_wait()
+        return obs, (rewards > 0).astype(np.float32), dones, infos
+
+
+def make_atari_env(env_id: str, n_envs: int = 1, seed: int | None = None, **kwargs: Any) -> VecEnv:
+    """
+    The paper's Atari environments: the learner's reward is 0 or 1, ``infos[i]["episode"]["r"]`` is the raw score.
+
+    :param env_id: Gymnasium id of an Atari game, such as ``"MontezumaRevengeNoFrameskip-v4"``
+    :param n_envs: Number of environments
+    :param seed: Environment ``i`` is seeded with ``seed + i``; drawn from numpy's global generator if None
+    :param kwargs: Other arguments of ``AtariVecEnv``
+    :return: The vectorized environment
+    """
+    venv = AtariVecEnv(env_id, n_envs, **kwargs)
+    venv.seed(seed)
+    return VecPositiveReward(VecMonitor(venv))
+
+
+class _LastTwoScreens(AtariPreprocessing):
+    """
+    Gymnasium's preprocessing, with the max over the last two screens of the step also where an episode ends inside
+    the repeat. Gymnasium reads the screens of the repeat's last two frames only, and none once the episode has
+    ended, so that the step before shines through the terminal observation.
+    """
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """
+        :param action: The action to repeat
+        :return: observation ``(frame_size, frame_size, 1)`` uint8, summed reward, terminated, truncated, info
+        """
+        total_reward = 0.0
+        self.obs_buffer[0].fill(0)  # the screen of the step before
+        for _ in range(self.frame_skip):
+            _, reward, terminated, truncated, info = self.env.step(action)
+            total_reward += float(reward)
+            self.obs_buffer.reverse()  # the older screen makes room
+            self.ale.getScreenGrayscale(self.obs_buffer[0])
+            if terminated or truncated:
+                break
+        return self._get_obs(), total_reward, terminated, truncated, info
+
+
+class AtariWrapper(gym.Wrapper):
+    """
+    One Atari environment preprocessed as in the paper, for ``make_vec_env`` and the RL Zoo
+    (``env_wrapper: sb3_snd.envs.AtariWrapper``); frame stacking follows. It gives what ``make_atari_env`` gives, in
+    channels-last frames. It follows the pattern of Stable-Baselines3's ``AtariWrapper`` (MIT licence).
+
+    The time limit is set in the emulator and not by a wrapper, because ``make_vec_env`` puts ``Monitor`` beneath this
+    wrapper: it then sees the truncation and reports the episode's raw score (its lengths are in raw frames).
+
+    .. note::
+        Sticky actions are the emulator's own, to be asked for where the environment is made:
+        ``make_vec_env(env_id, env_kwargs={"repeat_action_probability": 0.25}, wrapper_class=AtariWrapper)``.
+
+    :param env: Environment to wrap, without frame skip of its own: ``"*NoFrameskip-v4"``
+    :param frame_size: Side of the square frames
+    :param frame_skip: Number of raw frames an action is repeated for
+    :param max_episode_steps: Number of agent steps after which an episode is truncated
+    """
+
+    def __init__(self, env: gym.Env, frame_size: int = 96, frame_skip: int = 4, max_episode_steps: int = 4500):
+        require("cv2", "atari")
+        _check_frame_size(frame_size)
+        game: Any = env.unwrapped
+        if not hasattr(game, "ale"):
+            raise ValueError(f"{env} is not an Atari game: make it without AtariWrapper.")
+        game.ale.setInt("max_num_frames_per_episode", max_episode_steps * frame_skip)
+        game.load_game()  # the emulator reads its settings when a game is loaded
+        env = _LastTwoScreens(env, noop_max=0, frame_skip=frame_skip, screen_size=frame_size, grayscale_newaxis=True)
+        super().__init__(TransformReward(env, lambda reward: float(float(reward) > 0)))

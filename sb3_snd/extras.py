@@ -1,0 +1,22 @@
+"""
+Import of the packages that only an extra installs.
+
+Knows how an extra is installed. Must not know what any room does with the package.
+"""
+
+import importlib
+from types import ModuleType
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """
+    Import a package that the core of sb3-snd does without.
+
+    :param module: Name of the package as it is imported
+    :param extra: The extra of sb3-snd that installs it
+    :return: The imported module
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f'The package {module} could not be imported: run `pip install "sb3-snd[{extra}]"`.') from error

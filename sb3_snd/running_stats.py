@@ -1,0 +1,50 @@
+"""Running mean and variance as registered buffers, so that they lie in a ``state_dict`` and move with the device.
+
+Knows numbers only, not where they come from.
+"""
+
+import torch as th
+from torch import nn
+
+
+class RunningMeanStd(nn.Module):
+    """
+    Running mean and variance by the parallel update of Chan et al. (1979), the one SB3's ``RunningMeanStd`` uses.
+
+    :param shape: Shape of one sample
+    :param count: Weight of the start values, mean 0 and variance 1
+    :param count_batches: Whether a batch weighs 1, whatever its size, instead of its number of samples
+    """
+
+    mean: th.Tensor
+    var: th.Tensor
+    count: th.Tensor
+
+    def __init__(self, shape: tuple[int, ...], count: float = 1e-4, count_batches: bool = False) -> None:
+        super().__init__()
+        self.count_batches = count_batches
+        self.register_buffer("mean", th.zeros(shape))
+        self.register_buffer("var", th.ones(shape))
+        self.register_buffer("count", th.tensor(count, dtype=th.float64))
+
+    @th.no_grad()
+    def update(self, batch: th.Tensor) -> None:
+        """
+        :param batch: ``(n, *shape)`` float32
+        """
+        weight = 1 if self.count_batches else len(batch)
+        batch_var, batch_mean = th.var_mean(batch, dim=0, correction=0)
+        total = self.count + weight
+        share = (weight / total).to(batch.dtype)
+        delta = batch_mean - self.mean
+        self.var += share * (batch_var - self.var + delta.square() * (1 - share))
+        self.mean += share * delta
+        self.count.copy_(total)
+
+    def normalize(self, batch: th.Tensor, clip: float) -> th.Tensor:
+        """
+        :param batch: ``(n, *shape)`` float32
+        :param clip: Largest absolute value of the result
+        :return: ``(n, *shape)`` float32 in units of the standard deviation
+        """
+        return ((batch - self.mean) / th.sqrt(self.var + 1e-8)).clamp(-clip, clip)

@@ -1,0 +1,256 @@
+"""SND: a target, the learner that distils it, and their optimiser; novelty, loss, and one pass over a rollout.
+
+Knows observations and target models; no environment, no algorithm, no logger.
+"""
+
+import inspect
+import math
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.utils import get_device
+from torch import nn
+
+from sb3_snd.preprocessing import get_frame_shape, newest_frame
+from sb3_snd.running_stats import RunningMeanStd
+from sb3_snd.targets import TARGETS, Target
+from sb3_snd.type_aliases import Rollout, Transitions
+
+VECTOR_CLIP = 5.0  # normalised vector observations are clamped to this many standard deviations
+
+
+class SND(nn.Module):
+    """
+    Self-supervised network distillation (Pecháč, Chovanec, Farkaš, arXiv 2302.11563).
+
+    :param observation_space: What the environment gives: uint8 images (channels first or last, stacked or not: only
+        the newest frame is used) or vectors (normalised by a running mean and standard deviation, clamped to ±5)
+    :param target: Name in ``sb3_snd.targets.TARGETS``, or a subclass of ``Target``
+    :param eta: Scale of the intrinsic reward; by default the paper's for Montezuma's Revenge
+    :param learning_rate: Of the one Adam for both nets
+    :param batch_size: Transitions in a minibatch, consecutive in time; it must divide the rollout
+    :param device: PyTorch device of the nets
+    :param target_kwargs: Further arguments of the target model (``features_dim``, ``target_width``, ...)
+    :raises ValueError: for an unknown target, an unknown argument, a value out of its range, or an observation space
+        that no target can take
+    """
+
+    optimizer: th.optim.Adam
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        target: str | type[Target] = "vic",
+        eta: float | None = None,
+        learning_rate: float = 1e-4,
+        batch_size: int = 512,
+        device: th.device | str = "auto",
+        **target_kwargs: Any,
+    ) -> None:
+        super().__init__()
+        target_class = find_target(target, target_kwargs)
+        self.eta = target_class.eta if eta is None else eta
+        _check_positive("learning_rate", learning_rate)
+        _check_positive("batch_size", batch_size, minimum=2)  # the variance of one sample is not defined
+        if not (isinstance(self.eta, (int, float)) and 0 <= self.eta < math.inf):
+            raise ValueError(f"eta={self.eta!r} must be a number not below 0: it scales the intrinsic reward.")
+        self.frame_shape = get_frame_shape(observation_space)
+        self.batch_size = batch_size
+        self.target_name = target
+        # What a second SND needs to take this one's state_dict
+        self.init_kwargs = dict(eta=self.eta, learning_rate=learning_rate, batch_size=batch_size, **target_kwargs)
+
+        self.target = target_class(self.frame_shape, **target_kwargs)
+        self.learner = self.target.make_learner()
+        self.obs_stats = RunningMeanStd(self.frame_shape) if len(self.frame_shape) == 1 else None
+        self.to(get_device(device))
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        self.optimizer = th.optim.Adam(trained, lr=learning_rate)
+
+    @property
+    def device(self) -> th.device:
+        """Device of the nets."""
+        return next(self.parameters()).device
+
+    def _frames(self, obs: np.ndarray | th.Tensor) -> th.Tensor:
+        """
+        :param obs: ``(n, *obs_shape)``
+        :return: what the nets see, ``(n, *frame_shape)`` float32
+        """
+        frames = newest_frame(obs, self.frame_shape, self.device)
+        if self.obs_stats is not None:
+            frames = self.obs_stats.normalize(frames, clip=VECTOR_CLIP)
+        return self.target.preprocess(frames)
+
+    @th.no_grad()
+    def update_statistics(self, obs: np.ndarray | th.Tensor) -> None:
+        """
+        Let running statistics, where there are any, see a new batch of observations.
+
+        :param obs: ``(n, *obs_shape)``
+        """
+        if self.obs_stats is None and type(self.target).update_statistics is Target.update_statistics:
+            return
+        frames = newest_frame(obs, self.frame_shape, self.device)
+        if self.obs_stats is not None:
+            self.obs_stats.update(frames)
+            frames = self.obs_stats.normalize(frames, clip=VECTOR_CLIP)
+        self.target.update_statistics(frames)
+
+    @th.no_grad()
+    def novelty(self, obs: np.ndarray | th.Tensor) -> th.Tensor:
+        """
+        Distillation error (arXiv 2302.11563, eq. 2). On an accelerator the call returns before the result is there.
+
+        :param obs: ``(n, *obs_shape)``
+        :return: ``(n,)`` float32 on the nets' device
+        """
+        frames = self._frames(obs)
+        return self.target.novelty(self.learner(frames), self.target(frames))
+
+    def scale(self, novelty: th.Tensor) -> th.Tensor:
+        """
+        :param novelty: ``(n,)``
+        :return: intrinsic reward clip(eta · novelty, 0, 1), ``(n,)``
+        """
+        return (self.eta * novelty).clamp(0.0, 1.0)
+
+    def intrinsic_reward(self, obs: np.ndarray | th.Tensor) -> th.Tensor:
+        """
+        :param obs: ``(n, *obs_shape)``
+        :return: clip(eta · novelty, 0, 1), ``(n,)`` float32 on the nets' device
+        """
+        return self.scale(self.novelty(obs))
+
+    def loss(
+        self, obs: np.ndarray | th.Tensor, next_obs: np.ndarray | th.Tensor, **draws: Any
+    ) -> dict[str, th.Tensor]:
+        """
+        :param obs: s_t, ``(B, *obs_shape)``; pairs of other states, where a target needs them, are drawn from these
+        :param next_obs: s_{t+1}, ``(B, *obs_shape)``
+        :param draws: Random numbers of the target's loss, given instead of drawn
+        :return: named scalar terms; ``"loss"`` is what is minimised
+        """
+        states = self._frames(obs)
+        n = len(states)
+        next_index = th.arange(n, 2 * n, device=self.device)
+        frames = th.cat([states, self._frames(next_obs)])
+        terms = self.target.loss(Transitions(frames, next_index, n, states.__getitem__), self.learner, **draws)
+        terms["feature_norm"] = terms.pop("features").norm(dim=1).mean()
+        return terms
+
+    def minibatches(self, rollout: Rollout) -> Iterator[Transitions]:
+        """
+        Consecutive transitions in time order. The states of one step are the successors of the step before, so ``B``
+        transitions of ``N`` environments hold ``B + N`` frames and one more for each episode that ended among them.
+
+        :param rollout: ``T`` steps of ``N`` environments
+        :return: ``T * N / batch_size`` minibatches
+        :raises ValueError: if ``batch_size`` does not divide ``T * N``
+        """
+        n_steps, n_envs = rollout.observations.shape[:2]
+        size = n_steps * n_envs
+        self.check_rollout_size(size)
+        flat = rollout.observations.reshape(size, *rollout.observations.shape[2:])  # row t * N + n
+        ends = np.array(sorted(rollout.terminal_observations), dtype=np.int64)
+
+        def pool(rows: th.Tensor) -> th.Tensor:
+            return self._frames(flat[rows.cpu()] if isinstance(flat, np.ndarray) else flat[rows.to(flat.device)])
+
+        for start in range(0, size, self.batch_size):
+            stop = start + self.batch_size
+            parts = [flat[start : stop + n_envs], rollout.last_observation[: max(0, stop + n_envs - size)]]
+            next_index = np.arange(n_envs, n_envs + self.batch_size)
+            ended = ends[(start <= ends) & (ends < stop)]
+            if len(ended) > 0:
+                next_index[ended - start] = self.batch_size + n_envs + np.arange(len(ended))
+                parts.append(np.stack([rollout.terminal_observations[row] for row in ended]))
+            frames = th.cat([self._frames(part) for part in parts if len(part) > 0])
+            yield Transitions(frames, th.as_tensor(next_index, device=self.device), size, pool)
+
+    def train_on_rollout(self, rollout: Rollout) -> dict[str, float]:
+        """
+        One pass of both nets over a rollout.
+
+        :param rollout: ``T`` steps of ``N`` environments
+        :return: means over the minibatches of each loss term, and of the norm of the target's features
+        :raises ValueError: if ``batch_size`` does not divide ``T * N``
+        """
+        sums: dict[str, th.Tensor] = {}
+        n_batches = 0
+        for batch in self.minibatches(rollout):
+            terms = self.target.loss(batch, self.learner)
+            self.optimizer.zero_grad()
+            terms["loss"].backward()
+            self.optimizer.step()
+            terms["feature_norm"] = terms.pop("features").norm(dim=1).mean()
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0.0) + term.detach()  # no sync until the end
+            n_batches += 1
+        return {name: total.item() / n_batches for name, total in sums.items()}
+
+    def check_rollout_size(self, size: int) -> None:
+        """
+        :param size: Transitions in a rollout
+        :raises ValueError: if ``batch_size`` does not divide it
+        """
+        if size % self.batch_size != 0:
+            raise ValueError(
+                f"SND's batch_size={self.batch_size} does not divide the rollout of {size} transitions"
+                " (n_steps * n_envs): choose a divisor, e.g. snd_kwargs=dict(batch_size="
+                f"{math.gcd(self.batch_size, size) if math.gcd(self.batch_size, size) > 1 else size})."
+            )
+
+    def save(self, path: str | pathlib.Path) -> None:
+        """
+        Write nets, running statistics and optimiser; the file loads with ``weights_only=True``.
+
+        :param path: File to write
+        """
+        th.save({"snd": self.state_dict(), "optimizer": self.optimizer.state_dict()}, path)
+
+    def load(self, path: str | pathlib.Path) -> None:
+        """
+        Take over what :meth:`save` wrote, in place.
+
+        :param path: File to read
+        :raises ValueError: if the file holds another target or other sizes
+        """
+        saved = th.load(path, map_location=self.device, weights_only=True)
+        try:
+            self.load_state_dict(saved["snd"])
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(f"{path} does not hold an SND with target {self.target_name!r} of these sizes.") from error
+        self.optimizer.load_state_dict(saved["optimizer"])
+
+
+def find_target(target: str | type[Target], target_kwargs: dict[str, Any]) -> type[Target]:
+    """
+    :param target: Name in the registry, or a class
+    :param target_kwargs: Arguments meant for it
+    :return: the class
+    :raises ValueError: if the name is unknown, or the class does not take the arguments
+    """
+    if isinstance(target, str):
+        if target not in TARGETS:
+            raise ValueError(f"Unknown target {target!r}: the known ones are {', '.join(map(repr, TARGETS))}.")
+        target = TARGETS[target]
+    if not (isinstance(target, type) and issubclass(target, Target)):
+        raise ValueError(f"target={target!r} must be a name ({', '.join(map(repr, TARGETS))}) or a subclass of Target.")
+    known = list(inspect.signature(target).parameters)[1:]
+    unknown = sorted(set(target_kwargs) - set(known))
+    if unknown:
+        raise ValueError(
+            f"Unknown SND argument {unknown[0]!r}: {target.__name__} takes"
+            f" {', '.join(['eta', 'learning_rate', 'batch_size', *known])}."
+        )
+    return target
+
+
+def _check_positive(name: str, value: float, minimum: float = 0) -> None:
+    if not isinstance(value, (int, float)) or not minimum <= value < math.inf or value == 0:
+        raise ValueError(f"{name}={value!r} must be a positive number" + (f", {minimum} at least." if minimum else "."))

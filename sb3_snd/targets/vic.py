@@ -1,0 +1,84 @@
+"""SND-VIC: a target trained by VICReg on successive states.
+
+Pecháč, Chovanec, Farkaš: Self-supervised network distillation, arXiv 2302.11563, section 4.
+Bardes, Ponce, LeCun: VICReg, arXiv 2105.04906, eq. 1 to 6.
+Departs from VICReg: successive states are the two views, no augmentation, no projector.
+"""
+
+import torch as th
+from torch import nn
+from torch.nn import functional as F
+
+from sb3_snd.targets.base import Target
+from sb3_snd.torch_layers import snd_convs
+from sb3_snd.type_aliases import Transitions
+
+COVARIANCE_WEIGHT = 1 / 25
+
+
+def variance_term(features: th.Tensor) -> th.Tensor:
+    """
+    Hinge on the standard deviation of each feature (arXiv 2105.04906, eq. 1).
+
+    :param features: ``(B, D)``
+    :return: scalar
+    """
+    return F.relu(1 - th.sqrt(features.var(dim=0) + 1e-4)).mean()
+
+
+def covariance_term(features: th.Tensor) -> th.Tensor:
+    """
+    Squared covariances of different features (arXiv 2105.04906, eq. 3 and 4).
+
+    :param features: ``(B, D)``
+    :return: scalar
+    """
+    n, dim = features.shape
+    centred = features - features.mean(dim=0)
+    cov = centred.T @ centred / (n - 1)  # (D, D)
+    return (cov.square().sum() - cov.diagonal().square().sum()) / dim
+
+
+class VICTarget(Target):
+    """
+    :param frame_shape: ``(C, H, W)`` or ``(D,)``
+    :param features_dim: Size of the feature space
+    :param target_width: Channels of the target's last convolution: 128 for Atari, 64 for Procgen
+    :param learner_width: Channels of the learner's last convolution
+    """
+
+    eta = 0.25
+    gain = 0.5
+    learner_gain = 2**0.5
+
+    def __init__(
+        self,
+        frame_shape: tuple[int, ...],
+        features_dim: int | None = None,
+        target_width: int = 128,
+        learner_width: int = 128,
+    ) -> None:
+        self.convs, self.learner_convs = snd_convs(target_width), snd_convs(learner_width)
+        super().__init__(frame_shape, features_dim)
+
+    def novelty(self, prediction: th.Tensor, features: th.Tensor) -> th.Tensor:
+        """:return: mean of (\\|p - z\\| + 1e-8)², ``(n,)``; the reference adds the small number"""
+        return ((prediction - features).abs() + 1e-8).square().mean(dim=1)
+
+    def loss(self, batch: Transitions, learner: nn.Module) -> dict[str, th.Tensor]:
+        """Distillation, and VICReg with weights 1, 1 and 1/25; see :meth:`Target.loss`."""
+        z, z_next = batch.split(self(batch.frames))  # (B, D) each
+        distill = F.mse_loss(learner(batch.states), z.detach())
+        invariance = F.mse_loss(z, z_next)
+        variance = variance_term(z) + variance_term(z_next)
+        covariance = covariance_term(z) + covariance_term(z_next)
+        target = invariance + variance + COVARIANCE_WEIGHT * covariance
+        return {
+            "loss": distill + target,
+            "distill": distill,
+            "target": target,
+            "invariance": invariance,
+            "variance": variance,
+            "covariance": covariance,
+            "features": z.detach(),
+        }

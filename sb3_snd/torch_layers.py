@@ -1,0 +1,123 @@
+"""Encoders, learners and the policy's trunk: sized from the observation, orthogonal initialisation.
+
+Knows shapes; the papers that use these layers live in ``targets/`` and ``policies.py``.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import gymnasium as gym
+import torch as th
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import nn
+
+from sb3_snd.preprocessing import check_frame_size
+
+MLP_WIDTHS = (256, 256)  # hidden layers of an encoder of vectors
+
+
+class Conv(NamedTuple):
+    """One convolution: output channels, kernel, stride, padding."""
+
+    channels: int
+    kernel: int = 3
+    stride: int = 1
+    padding: int = 1
+
+
+def snd_convs(width: int) -> tuple[Conv, ...]:
+    """
+    :param width: Channels of the last convolution
+    :return: the convolutions shared by SND-VIC, SND-STD and the policy's trunk (reference, appendix of the paper)
+    """
+    return Conv(32, stride=2), Conv(64, stride=2), Conv(64, stride=2), Conv(width)
+
+
+def encoder(
+    shape: tuple[int, ...],
+    convs: Sequence[Conv],
+    features_dim: int,
+    activation: type[nn.Module],
+) -> nn.Sequential:
+    """
+    Convolutions for images, two hidden layers for vectors; then one linear layer without activation.
+
+    :param shape: ``(C, H, W)`` or ``(D,)``
+    :param convs: The convolutions, unused for vectors
+    :param features_dim: Output size
+    :param activation: After every layer but the last
+    :return: ``(n, *shape)`` -> ``(n, features_dim)``
+    """
+    layers: list[nn.Module] = []
+    if len(shape) == 3:
+        for (channels, *_), conv in pairwise((Conv(shape[0]), *convs)):
+            layers += [nn.Conv2d(channels, conv.channels, conv.kernel, conv.stride, conv.padding), activation()]
+        layers.append(nn.Flatten())
+    else:
+        for fan_in, fan_out in pairwise((*shape, *MLP_WIDTHS)):
+            layers += [nn.Linear(fan_in, fan_out), activation()]
+    body = nn.Sequential(*layers)
+    with th.no_grad():
+        n_flatten = body(th.zeros(1, *shape)).shape[1]  # size by a dummy forward
+    return body.append(nn.Linear(n_flatten, features_dim))
+
+
+def learner(
+    shape: tuple[int, ...],
+    convs: Sequence[Conv],
+    features_dim: int,
+    activation: type[nn.Module],
+) -> nn.Sequential:
+    """
+    An encoder with two more linear layers, ELU between them.
+
+    :param shape: ``(C, H, W)`` or ``(D,)``
+    :param convs: The convolutions, unused for vectors
+    :param features_dim: Output size, and that of the two layers before
+    :param activation: After every layer of the encoder's body
+    :return: ``(n, *shape)`` -> ``(n, features_dim)``
+    """
+    net = encoder(shape, convs, features_dim, activation)
+    for _ in range(2):
+        net.append(nn.ELU()).append(nn.Linear(features_dim, features_dim))
+    return net
+
+
+def orthogonal_(module: nn.Module, gain: float) -> None:
+    """
+    :param module: Its linear and convolutional layers get orthogonal weights and zero biases, in place
+    :param gain: Scale of the weights
+    """
+    for layer in module.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            nn.init.orthogonal_(layer.weight, gain)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+
+
+class SNDTrunk(BaseFeaturesExtractor):
+    """
+    Trunk of the paper's actor and critic: four convolutions over all frames of the stack and one linear layer with no
+    activation after it (Pecháč et al., arXiv 2302.11563, and the released program).
+
+    :param observation_space: Images, channels first
+    :param features_dim: Output size
+    :param width: Channels of the last convolution: 128 for Atari, 64 for Procgen
+    :raises ValueError: if the space is no image, or a side is below 36 pixels
+    """
+
+    def __init__(self, observation_space: gym.Space, features_dim: int = 512, width: int = 128) -> None:
+        super().__init__(observation_space, features_dim)
+        shape = observation_space.shape
+        if shape is None or len(shape) != 3:
+            raise ValueError(f"CnnPolicy needs images, not {observation_space}: use MlpPolicy.")
+        check_frame_size(*shape[1:])
+        self.net = encoder(shape, snd_convs(width), features_dim, nn.ReLU)
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        """
+        :param observations: ``(n, C, H, W)`` float32 in [0, 1]
+        :return: ``(n, features_dim)``
+        """
+        return self.net(observations)

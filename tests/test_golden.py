@@ -1,0 +1,100 @@
+"""Every number of SND's nets and losses against those measured on the authors' released program."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+
+from sb3_snd import SND
+from sb3_snd.targets.v import Pairs
+
+GOLDEN = Path(__file__).parent / "golden"
+RTOL = 1e-4
+GRADIENT_RTOL = 1e-3
+WIDTHS = {
+    "atari": {"vic": {}, "std": {}, "v": {}, "rnd": {}},
+    "procgen": {"vic": {"target_width": 64}, "std": {"target_width": 64, "learner_width": 64}, "v": {}, "rnd": {}},
+}
+NAMES = {"vic": "snd_vic", "std": "snd_std", "v": "snd_v", "rnd": "rnd"}
+
+
+def fill_weights(parameters, shapes, seed):
+    """The golden files' weights: RandomState(seed * 1000 + i).standard_normal(shape) * scale."""
+    parameters = list(parameters)
+    assert [list(parameter.shape) for parameter in parameters] == [shape for _, shape in shapes]
+    for i, (parameter, (_, shape)) in enumerate(zip(parameters, shapes, strict=True)):
+        scale = 1 / np.sqrt(np.prod(shape[1:])) if len(shape) > 1 else 0.05
+        weights = np.random.RandomState(seed * 1000 + i).standard_normal(shape) * scale
+        parameter.data.copy_(th.as_tensor(weights.astype(np.float32)))
+
+
+@pytest.fixture(scope="module", params=[(game, target) for game in WIDTHS for target in NAMES], ids="-".join)
+def case(request):
+    game, target = request.param
+    golden = np.load(GOLDEN / f"{game}_{NAMES[target]}.npz")
+    space = spaces.Box(0, 255, golden["obs"].shape[1:], np.uint8)
+    snd = SND(space, target, eta=1.0, device="cpu", **WIDTHS[game][target])
+    params = json.loads(str(golden["params"]))
+    fill_weights(snd.target.parameters(), params["target"], params["seed_target"])
+    fill_weights(snd.learner.parameters(), params["learner"], params["seed_learner"])
+    if target == "rnd":
+        frames = th.as_tensor(golden["obs"][:, -golden["obs_mean"].shape[0] :]).float() / 255
+        for k in range(3):
+            snd.target.update_statistics(frames.roll(k, dims=0) * (1 - k / 10))
+    return target, snd, golden
+
+
+def loss_terms(target, snd, golden):
+    draws = {}
+    if "uniform" in golden:
+        draws["uniform"] = th.as_tensor(golden["uniform"])
+    if target == "v":
+        draws["pairs"] = Pairs(*(th.as_tensor(golden[key]) for key in ("index_a", "index_b", "far")))
+    return snd.loss(golden["obs"], golden["next_obs"], **draws)
+
+
+def test_running_mean(case):
+    target, snd, golden = case
+    if target == "rnd":
+        np.testing.assert_allclose(snd.target.frame_stats.mean, golden["obs_mean"], rtol=RTOL, atol=1e-6)
+    else:
+        assert "obs_mean" not in golden
+
+
+def test_features_and_novelty(case):
+    _, snd, golden = case
+    frames = snd._frames(golden["obs"])
+    with th.no_grad():
+        np.testing.assert_allclose(snd.target(frames), golden["features_target"], rtol=RTOL, atol=1e-5)
+        np.testing.assert_allclose(snd.learner(frames), golden["features_learner"], rtol=RTOL, atol=1e-5)
+    np.testing.assert_allclose(snd.novelty(golden["obs"]), golden["novelty"], rtol=RTOL)
+    np.testing.assert_allclose(snd.intrinsic_reward(golden["obs"]), np.clip(golden["novelty"], 0, 1), rtol=RTOL)
+
+
+def test_loss_terms(case):
+    terms = loss_terms(*case)
+    golden = case[-1]
+    keys = [key for key in golden.files if key.startswith("loss_")]
+    for key in keys:
+        name = {"loss_total": "loss"}.get(key, key.removeprefix("loss_"))
+        np.testing.assert_allclose(terms[name].item(), golden[key], rtol=RTOL, err_msg=key)
+    assert {"loss_total", "loss_distill"} <= set(keys)
+
+
+def test_gradients(case):
+    target, snd, golden = case
+    snd.zero_grad()
+    loss_terms(target, snd, golden)["loss"].backward()
+    parameters = [*snd.target.parameters(), *snd.learner.parameters()]
+    assert len(parameters) == sum(key.startswith("grad_norm_") for key in golden.files)
+    for i, parameter in enumerate(parameters):
+        grad = th.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        norm = golden[f"grad_norm_{i}"]
+        np.testing.assert_allclose(grad.norm().item(), norm, rtol=GRADIENT_RTOL, atol=1e-7, err_msg=f"norm {i}")
+        head = golden[f"grad_head_{i}"]
+        np.testing.assert_allclose(
+            grad.flatten()[: len(head)], head, rtol=GRADIENT_RTOL, atol=GRADIENT_RTOL * np.abs(head).max() + 1e-9
+        )
