@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+from sb3_snd.callbacks import SNDCallback
+from sb3_snd.ppo_snd import PPOSND
 from sb3_snd.snd import SND
+from sb3_snd.wrappers import VecIntrinsicReward
 
 __version__ = (Path(__file__).parent / "version.txt").read_text().strip()
 
-__all__ = ["SND"]
+__all__ = ["PPOSND", "SND", "SNDCallback", "VecIntrinsicReward"]

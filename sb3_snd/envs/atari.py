@@ -105,7 +105,7 @@ class AtariVecEnv(VecEnv):
             reward_clipping=False,
             use_fire_reset=False,
         )
-        self.n_actions = int(self.envs.single_action_space.n)
+        self.n_actions = len(self.envs.ale.get_action_set())
         observation_space = spaces.Box(0, 255, (n_stack, frame_size, frame_size), np.uint8)
         super().__init__(n_envs, observation_space, spaces.Discrete(self.n_actions))
         self._newest = np.zeros((n_envs, frame_size, frame_size), np.uint8)

@@ -1,0 +1,174 @@
+"""Rollout buffer with an axis of streams; observations lie once, in the environment's dtype, on the device.
+
+Knows rewards, values and discount factors; not where the intrinsic reward comes from.
+"""
+
+from collections.abc import Generator
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.type_aliases import RolloutBufferSamples
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_snd.type_aliases import Rollout
+
+
+class StreamRolloutBuffer(RolloutBuffer):
+    """
+    SB3's ``RolloutBuffer`` for ``S`` streams: rewards, values, returns and advantages are ``(n_steps, n_envs, S)``.
+
+    Minibatches hold advantages ``(B,)``, weighted over the streams, and flattened values and returns ``(B * S,)``, so
+    that ``PPO.train`` works on them as it is. With one stream all numbers are bit for bit those of SB3's buffer.
+
+    :param buffer_size: Steps in a rollout
+    :param observation_space: Observation space
+    :param action_space: Action space
+    :param device: PyTorch device of observations and minibatches
+    :param gae_lambda: Lambda of GAE, the same for both streams
+    :param gamma: Discount factor of the extrinsic stream
+    :param n_envs: Number of environments
+    :param gamma_int: Discount factor of the intrinsic stream; None: there is none
+    :param ext_coef: Weight of the extrinsic advantage
+    :param int_coef: Weight of the intrinsic advantage
+    :param intrinsic_episodic: Whether the intrinsic stream ends with the episode
+    """
+
+    observations: th.Tensor  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        device: th.device | str = "auto",
+        gae_lambda: float = 1,
+        gamma: float = 0.99,
+        n_envs: int = 1,
+        gamma_int: float | None = None,
+        ext_coef: float = 1.0,
+        int_coef: float = 1.0,
+        intrinsic_episodic: bool = True,
+    ) -> None:
+        n_streams = 1 if gamma_int is None else 2
+        self.n_streams = n_streams
+        self.gammas = np.array([gamma, gamma_int][:n_streams], dtype=np.float64)
+        self.coefs = np.array([ext_coef, int_coef] if n_streams == 2 else [1.0], dtype=np.float32)
+        self.episodic = np.array([True, intrinsic_episodic][:n_streams], dtype=np.float32)
+        #: row ``t * n_envs + n`` -> last observation of the episode that step ``t`` of environment ``n`` ended
+        self.terminal_observations: dict[int, np.ndarray] = {}
+        super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
+
+    def reset(self) -> None:
+        shape = (self.buffer_size, self.n_envs)
+        if not hasattr(self, "observations"):  # every row is overwritten by each rollout
+            dtype = th.as_tensor(np.zeros(0, dtype=self.observation_space.dtype)).dtype
+            self.observations = th.zeros(*shape, *self.obs_shape, dtype=dtype, device=self.device)
+        self.actions = np.zeros((*shape, self.action_dim), dtype=self.action_space.dtype)
+        self.log_probs = np.zeros(shape, dtype=np.float32)
+        self.episode_starts = np.zeros(shape, dtype=np.float32)
+        self.rewards, self.values, self.returns, self.advantages = (
+            np.zeros((*shape, self.n_streams), dtype=np.float32) for _ in range(4)
+        )
+        self.terminal_observations = {}
+        self.pos, self.full = 0, False
+
+    def add(  # type: ignore[override]
+        self,
+        obs: th.Tensor,
+        action: np.ndarray,
+        reward: np.ndarray,
+        episode_start: np.ndarray,
+        value: th.Tensor,
+        log_prob: th.Tensor,
+    ) -> None:
+        """
+        :param obs: s_t, ``(n_envs, *obs_shape)``
+        :param action: ``(n_envs, *action_shape)``
+        :param reward: ``(n_envs, S)``
+        :param episode_start: Whether s_t begins an episode, ``(n_envs,)``
+        :param value: ``(n_envs, S)``
+        :param log_prob: ``(n_envs,)``
+        """
+        assert value.shape == (self.n_envs, self.n_streams), value.shape
+        assert reward.shape == (self.n_envs, self.n_streams), reward.shape
+        self.observations[self.pos].copy_(obs.reshape(self.n_envs, *self.obs_shape))
+        self.actions[self.pos] = action.reshape(self.n_envs, self.action_dim)
+        self.rewards[self.pos] = reward
+        self.episode_starts[self.pos] = episode_start
+        self.values[self.pos] = value.cpu().numpy()
+        self.log_probs[self.pos] = log_prob.cpu().numpy().reshape(self.n_envs)
+        self.pos += 1
+        self.full = self.pos == self.buffer_size
+
+    def discount(self, terminal_values: np.ndarray) -> np.ndarray:
+        """
+        What a time limit adds to the last reward: each stream that ends with the episode bootstraps with its own gamma;
+        one that goes on through resets already has the next state's value.
+
+        :param terminal_values: V of the terminal observation, ``(S,)``
+        :return: ``(S,)`` float32
+        """
+        return (self.gammas * self.episodic).astype(np.float32) * terminal_values
+
+    def compute_returns_and_advantage(self, last_values: th.Tensor, dones: np.ndarray) -> None:
+        """
+        GAE (arXiv 1506.02438, eq. 16) of all streams in one recursion, with ``gamma`` broadcast over their axis.
+        Follows the text of SB3's ``RolloutBuffer`` (MIT).
+
+        :param last_values: V(s_T), ``(n_envs, S)``
+        :param dones: Whether the last step ended an episode, ``(n_envs,)``
+        """
+        assert last_values.shape == (self.n_envs, self.n_streams), last_values.shape
+        gammas = self.gammas.astype(np.float32)  # (S,)
+        decay = (self.gammas * self.gae_lambda).astype(np.float32)  # (S,)
+        next_values = last_values.cpu().numpy()
+        next_done = dones.astype(np.float32)
+        advantage = np.zeros((self.n_envs, self.n_streams), dtype=np.float32)
+        for step in reversed(range(self.buffer_size)):
+            next_non_terminal = 1.0 - next_done[:, None] * self.episodic  # (n_envs, S)
+            delta = self.rewards[step] + gammas * next_values * next_non_terminal - self.values[step]
+            advantage = delta + decay * next_non_terminal * advantage
+            self.advantages[step] = advantage
+            next_values, next_done = self.values[step], self.episode_starts[step]
+        self.returns = self.advantages + self.values
+
+    def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
+        """
+        :param batch_size: Transitions in a minibatch, all by default
+        :return: minibatches in random order, the same rows as SB3's buffer gives for the same numpy seed
+        """
+        assert self.full, "The rollout buffer is not full yet."
+        size = self.buffer_size * self.n_envs
+        indices = np.random.permutation(size)
+        for start in range(0, size, batch_size or size):
+            yield self._get_samples(indices[start : start + (batch_size or size)])
+
+    def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> RolloutBufferSamples:
+        """
+        :param batch_inds: ``(B,)``, environment by environment, as SB3 counts them
+        :param env: Unused, as in SB3's rollout buffers
+        :return: a minibatch on the device
+        """
+        at = (batch_inds % self.buffer_size, batch_inds // self.buffer_size)  # step, environment
+        return RolloutBufferSamples(
+            self.observations[at],
+            *map(
+                self.to_torch,
+                (
+                    self.actions[at].astype(np.float32, copy=False),
+                    self.values[at].flatten(),
+                    self.log_probs[at],
+                    self.advantages[at] @ self.coefs,
+                    self.returns[at].flatten(),
+                ),
+            ),
+        )
+
+    def rollout(self, last_observation: th.Tensor | np.ndarray) -> Rollout:
+        """
+        :param last_observation: s_T, ``(n_envs, *obs_shape)``
+        :return: the observations of this rollout in time order
+        """
+        return Rollout(self.observations, last_observation, self.terminal_observations)

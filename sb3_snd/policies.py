@@ -1,0 +1,114 @@
+"""Actor and critic with one column of values a stream.
+
+Knows networks; the number of streams is an argument.
+"""
+
+from functools import partial
+from typing import Any
+
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import Schedule
+from torch import nn
+
+from sb3_snd.torch_layers import SNDTrunk
+
+
+class StreamActorCriticPolicy(ActorCriticPolicy):
+    """
+    SB3's ``ActorCriticPolicy`` whose critic gives ``(n, n_streams)`` values; with one stream it is the same net.
+
+    :param observation_space: Observation space
+    :param action_space: Action space
+    :param lr_schedule: Learning rate schedule
+    :param n_streams: Columns of the critic
+    :param kwargs: Further arguments of ``ActorCriticPolicy``
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        n_streams: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        self.n_streams = n_streams
+        super().__init__(observation_space, action_space, lr_schedule, **kwargs)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), "n_streams": self.n_streams}
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)
+        if self.n_streams > 1:
+            self.value_net = nn.Linear(self.mlp_extractor.latent_dim_vf, self.n_streams)
+            if self.ortho_init:
+                self.value_net.apply(partial(self.init_weights, gain=1))
+            optimizer_class: Any = self.optimizer_class
+            self.optimizer = optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+
+
+class StreamActorCriticCnnPolicy(StreamActorCriticPolicy):
+    """
+    The paper's network for images: :class:`~sb3_snd.torch_layers.SNDTrunk`; actor ReLU, FC 512, ReLU, FC; critic
+    FC 512, ReLU, FC, with a ReLU before it where there is one stream, as in the baseline. Adam with eps 1e-8.
+
+    :param observation_space: Observation space
+    :param action_space: Action space
+    :param lr_schedule: Learning rate schedule
+    :param n_streams: Columns of the critic
+    :param net_arch: Hidden layers of actor and critic, one of 512 each by default
+    :param activation_fn: Activation between linear layers
+    :param features_extractor_class: The trunk
+    :param optimizer_kwargs: Arguments of the optimiser besides the learning rate
+    :param kwargs: Further arguments of ``ActorCriticPolicy``
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        n_streams: int = 1,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        features_extractor_class: type[BaseFeaturesExtractor] = SNDTrunk,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            n_streams,
+            net_arch=dict(pi=[512], vf=[512]) if net_arch is None else net_arch,
+            activation_fn=activation_fn,
+            features_extractor_class=features_extractor_class,
+            optimizer_kwargs={} if optimizer_kwargs is None else optimizer_kwargs,  # PyTorch's eps, 1e-8
+            **kwargs,
+        )
+
+    def _build_mlp_extractor(self) -> None:
+        super()._build_mlp_extractor()
+        # The trunk ends without an activation
+        self.mlp_extractor.policy_net.insert(0, self.activation_fn())
+        if self.n_streams == 1:
+            self.mlp_extractor.value_net.insert(0, self.activation_fn())
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)
+        if self.ortho_init:
+            gains = {
+                self.mlp_extractor.policy_net: 0.01,
+                self.action_net: 0.01,
+                self.mlp_extractor.value_net: 0.1,
+                self.value_net: 0.01,
+            }
+            for module, gain in gains.items():
+                module.apply(partial(self.init_weights, gain=gain))
+
+
+MlpPolicy = StreamActorCriticPolicy
+CnnPolicy = StreamActorCriticCnnPolicy

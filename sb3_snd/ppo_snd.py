@@ -1,0 +1,310 @@
+"""``PPOSND``: PPO with an extrinsic and an intrinsic stream of rewards, values and advantages.
+
+Knows SB3's rollout loop, the two-stream buffer and ``SND``; no network layer, no loss, no game.
+"""
+
+import io
+import json
+import pathlib
+import zipfile
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.save_util import open_path
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import explained_variance, obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv, is_vecenv_wrapped
+
+from sb3_snd.buffers import StreamRolloutBuffer
+from sb3_snd.policies import CnnPolicy, MlpPolicy, StreamActorCriticPolicy
+from sb3_snd.snd import SND
+from sb3_snd.type_aliases import STREAM_NAMES
+from sb3_snd.wrappers import VecIntrinsicReward
+
+SelfPPOSND = TypeVar("SelfPPOSND", bound="PPOSND")
+
+
+class PPOSND(PPO):
+    """
+    PPO with two value streams, driven by Self-supervised Network Distillation.
+
+    Paper: Pecháč, Chovanec, Farkaš: Self-supervised network distillation, https://arxiv.org/abs/2302.11563
+    PPO's arguments keep PPO's defaults; the paper's settings are in ``hyperparams/``. ``CnnPolicy`` is the paper's net.
+
+    :param policy: ``"MlpPolicy"``, ``"CnnPolicy"`` or a subclass of ``StreamActorCriticPolicy``
+    :param env: The environment; it is wrapped in a ``VecIntrinsicReward`` here. ``get_env()`` gives it back without
+    :param args: Further arguments of PPO, by position
+    :param snd: Name of a target in ``sb3_snd.targets.TARGETS``, or an ``SND``; None: plain PPO with one stream
+    :param snd_kwargs: Arguments of ``SND``, if ``snd`` is a name; ``batch_size`` is PPO's by default
+    :param gamma: Discount factor of the extrinsic stream
+    :param gamma_int: Discount factor of the intrinsic stream
+    :param ext_coef: Weight of the extrinsic advantage, unused with one stream
+    :param int_coef: Weight of the intrinsic advantage, unused with one stream
+    :param intrinsic_episodic: Whether the intrinsic stream ends with the episode, as in the paper; if not, it goes on
+        through resets (RND, arXiv 1810.12894, section 2.3)
+    :param normalize_advantage: Whether to normalise the weighted advantage; by default not with two streams, as in
+        the paper, and as PPO does with one
+    :param vf_coef: Weight of the value loss, a mean over both streams: 1.0 here is 0.5 of the sum of both losses
+    :param kwargs: Further arguments of PPO, by name
+    :raises ValueError: for a value out of its range, an unknown target, an observation space that no target can take,
+        or a minibatch that does not divide the rollout
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": MlpPolicy, "CnnPolicy": CnnPolicy}
+    rollout_buffer: StreamRolloutBuffer
+    snd: SND | None
+
+    def __init__(
+        self,
+        policy: str | type[StreamActorCriticPolicy],
+        env: GymEnv | str | None,
+        *args: Any,
+        snd: str | SND | None = "vic",
+        snd_kwargs: dict[str, Any] | None = None,
+        gamma_int: float = 0.99,
+        ext_coef: float = 2.0,
+        int_coef: float = 1.0,
+        intrinsic_episodic: bool = True,
+        normalize_advantage: bool | None = None,
+        _init_setup_model: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(snd, SND):
+            self.snd_target, self.snd_kwargs = snd.target_name, snd.init_kwargs
+        else:
+            self.snd_target, self.snd_kwargs = snd, dict(snd_kwargs or {})
+        self.snd = snd if isinstance(snd, SND) else None
+        self.gamma_int = gamma_int
+        self.ext_coef = ext_coef
+        self.int_coef = int_coef
+        self.intrinsic_episodic = intrinsic_episodic
+        if normalize_advantage is None:
+            normalize_advantage = snd is None
+        super().__init__(
+            policy, env, *args, normalize_advantage=normalize_advantage, _init_setup_model=_init_setup_model, **kwargs
+        )
+
+    @property
+    def n_streams(self) -> int:
+        """Two, or one without SND."""
+        return 1 if self.snd_target is None else 2
+
+    def _setup_model(self) -> None:
+        self._check_arguments()
+        two = self.n_streams == 2
+        stream_kwargs = dict(
+            gamma_int=self.gamma_int,
+            ext_coef=self.ext_coef,
+            int_coef=self.int_coef,
+            intrinsic_episodic=self.intrinsic_episodic,
+        )
+        if self.rollout_buffer_class is None:
+            self.rollout_buffer_class = StreamRolloutBuffer
+        # The parent reads both dicts once; they are put back so that the user's own arguments are what is saved
+        user_kwargs = self.policy_kwargs, self.rollout_buffer_kwargs
+        self.policy_kwargs = {**self.policy_kwargs, "n_streams": self.n_streams}
+        self.rollout_buffer_kwargs = {**self.rollout_buffer_kwargs, **(stream_kwargs if two else {})}
+        super()._setup_model()
+        self.policy_kwargs, self.rollout_buffer_kwargs = user_kwargs
+
+        if self.snd_target is not None:
+            if self.snd is None:
+                snd_kwargs = {"batch_size": self.batch_size, **self.snd_kwargs}
+                self.snd = SND(self.observation_space, self.snd_target, device=self.device, **snd_kwargs)
+            self.snd.to(self.device)
+            if self.env is not None:
+                self.snd.check_rollout_size(self.n_steps * self.n_envs)
+                self.env = self._wrap_with_snd(self.env)
+
+    def _check_arguments(self) -> None:
+        if not issubclass(self.policy_class, StreamActorCriticPolicy):
+            raise ValueError(
+                f"PPOSND needs a policy with one value a stream, not {self.policy_class.__name__}:"
+                " use 'MlpPolicy', 'CnnPolicy' or a subclass of sb3_snd.policies.StreamActorCriticPolicy."
+            )
+        for name in ("gamma", "gamma_int"):
+            value = getattr(self, name)
+            if not 0 < value <= 1:
+                raise ValueError(f"{name}={value!r} must lie in (0, 1]: it is a discount factor.")
+        if isinstance(self.observation_space, spaces.Dict):
+            raise ValueError("PPOSND does not take Dict observations: choose one entry, or flatten them into a Box.")
+        if self.snd_target is None:
+            return
+        if self.env is not None and (self.n_steps * self.n_envs) % self.batch_size != 0:
+            raise ValueError(
+                f"batch_size={self.batch_size} does not divide the rollout of n_steps * n_envs ="
+                f" {self.n_steps} * {self.n_envs} = {self.n_steps * self.n_envs} transitions: choose a divisor."
+            )
+
+    def _wrap_with_snd(self, env: VecEnv) -> VecEnv:
+        if is_vecenv_wrapped(env, VecIntrinsicReward):
+            raise ValueError(
+                "The environment already has an intrinsic reward: give PPOSND the environment without"
+                " VecIntrinsicReward, or use the wrapper with an unmodified algorithm and SNDCallback."
+            )
+        assert self.snd is not None
+        return VecIntrinsicReward(env, self.snd, rewards="streams")
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """
+        See ``BaseAlgorithm.set_env``.
+
+        :param env: The environment, without intrinsic reward
+        :param force_reset: Whether to reset it before training
+        """
+        super().set_env(env, force_reset)
+        if self.snd is not None:
+            assert self.env is not None
+            self.env = self._wrap_with_snd(self.env)
+
+    def get_env(self) -> VecEnv | None:
+        """
+        :return: the environment as it was given, with its own rewards, fit for evaluation
+        """
+        return self.env.venv if isinstance(self.env, VecIntrinsicReward) else self.env
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        rollout_buffer: RolloutBuffer,
+        n_rollout_steps: int,
+    ) -> bool:
+        """
+        Follows the text of ``OnPolicyAlgorithm.collect_rollouts`` of SB3 (MIT). It is overridden because there a time
+        limit bootstraps with one scalar ``gamma``, terminal observations are lost, and each observation would be
+        copied to the device three times.
+
+        :param env: The training environment
+        :param callback: Called at each step, and at the rollout's beginning and end
+        :param rollout_buffer: The buffer to fill
+        :param n_rollout_steps: Steps of each environment
+        :return: False if the callback ended the training
+        """
+        assert self._last_obs is not None, "No previous observation was provided"
+        assert isinstance(rollout_buffer, StreamRolloutBuffer)
+        self.policy.set_training_mode(False)
+        n_steps = 0
+        rollout_buffer.reset()
+        if self.use_sde:
+            self.policy.reset_noise(env.num_envs)
+        callback.on_rollout_start()
+        obs_tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
+
+        while n_steps < n_rollout_steps:
+            if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
+                self.policy.reset_noise(env.num_envs)
+            with th.no_grad():
+                actions, values, log_probs = self.policy(obs_tensor)
+            actions = actions.cpu().numpy()
+            if isinstance(env, VecIntrinsicReward):
+                env.last_obs = obs_tensor  # the copy on the device serves the novelty too
+            new_obs, rewards, dones, infos = env.step(self._clip_actions(actions))
+            rewards = np.array(rewards, dtype=np.float32).reshape(env.num_envs, self.n_streams)
+            self.num_timesteps += env.num_envs
+
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return False
+
+            self._update_info_buffer(infos, dones)
+            for idx in np.flatnonzero(dones):
+                terminal_obs = infos[idx].get("terminal_observation")
+                if terminal_obs is None:  # no successor is known: s_t stands for it
+                    terminal_obs = obs_tensor[idx].cpu().numpy()
+                elif infos[idx].get("TimeLimit.truncated", False):
+                    rewards[idx] += rollout_buffer.discount(self._terminal_values(terminal_obs))
+                rollout_buffer.terminal_observations[n_steps * env.num_envs + int(idx)] = terminal_obs
+            rollout_buffer.add(obs_tensor, actions, rewards, self._last_episode_starts, values, log_probs)  # type: ignore[arg-type]
+            n_steps += 1
+            self._last_obs = new_obs  # type: ignore[assignment]
+            self._last_episode_starts = dones
+            obs_tensor = obs_as_tensor(new_obs, self.device)  # type: ignore[arg-type]
+
+        with th.no_grad():
+            values = self.policy.predict_values(obs_tensor)
+        rollout_buffer.compute_returns_and_advantage(last_values=values, dones=dones)
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        if isinstance(env, VecIntrinsicReward):
+            for name, value in env.pop_statistics().items():
+                self.logger.record(f"rollout/{name}", value)
+        return True
+
+    def _clip_actions(self, actions: np.ndarray) -> np.ndarray:
+        if not isinstance(self.action_space, spaces.Box):
+            return actions
+        if self.policy.squash_output:
+            return self.policy.unscale_action(actions)
+        return np.clip(actions, self.action_space.low, self.action_space.high)
+
+    def _terminal_values(self, terminal_obs: np.ndarray) -> np.ndarray:
+        """
+        :param terminal_obs: ``obs_shape``
+        :return: values of both streams, ``(S,)``
+        """
+        with th.no_grad():
+            return self.policy.predict_values(self.policy.obs_to_tensor(terminal_obs)[0])[0].cpu().numpy()
+
+    def train(self) -> None:
+        """PPO's update, unchanged, then SND's pass over the same rollout."""
+        super().train()
+        if self.snd is None:
+            return
+        for stream, name in enumerate(STREAM_NAMES):
+            values, returns = self.rollout_buffer.values[..., stream], self.rollout_buffer.returns[..., stream]
+            variance = explained_variance(values.flatten(), returns.flatten())
+            self.logger.record(f"train/explained_variance_{name}", variance)
+        assert self._last_obs is not None
+        for name, value in self.snd.train_on_rollout(self.rollout_buffer.rollout(self._last_obs)).items():  # type: ignore[arg-type]
+            self.logger.record(f"snd/{name}", value)
+
+    def learn(
+        self: SelfPPOSND,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "PPOSND",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfPPOSND:
+        """See ``PPO.learn``."""
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls: type[SelfPPOSND], path: str | pathlib.Path | io.BufferedIOBase, *args: Any, **kwargs: Any
+    ) -> SelfPPOSND:
+        """
+        See ``BaseAlgorithm.load``.
+
+        :param path: What ``save`` wrote
+        :param args: Further arguments of ``BaseAlgorithm.load``, by position
+        :param kwargs: Further arguments of ``BaseAlgorithm.load``, by name
+        :return: the model, with policy, SND nets, running statistics, both optimisers, counters and schedules
+        :raises ValueError: if the file was not saved by ``PPOSND``
+        """
+        file = open_path(path, "r", suffix="zip")
+        try:
+            with zipfile.ZipFile(file) as archive:
+                known = "snd_target" in json.loads(archive.read("data"))
+        except (zipfile.BadZipFile, KeyError, ValueError):
+            known = False
+        finally:
+            if file is not path:
+                file.close()
+        if not known:
+            raise ValueError(f"{path} was not saved by PPOSND: load it with the algorithm that wrote it.")
+        if isinstance(path, io.BufferedIOBase):
+            path.seek(0)
+        return super().load(path, *args, **kwargs)
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        state_dicts, variables = super()._get_torch_save_params()
+        return state_dicts + ([] if self.snd is None else ["snd", "snd.optimizer"]), variables

@@ -1,0 +1,37 @@
+"""Packaging of sb3-snd; the folder ``hyperparams/`` goes into the package, so that an installed one finds it."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+
+extras = {
+    "atari": ["ale-py>=0.12,<0.13", "opencv-python-headless>=4.8"],
+    "zoo": ["rl_zoo3>=2.9,<3", "tensorboard>=2.9.1", "tqdm", "rich", "requests"],
+    "plots": ["rl_zoo3[plots]>=2.9,<3", "matplotlib>=3.7"],
+    "procgen": ["procgen>=0.10.7; python_version < '3.11'", "procgen-mirror>=0.10.7; python_version >= '3.11'"],
+    "test": ["pytest>=8", "ruff>=0.15", "mypy>=1.11", "types-PyYAML"],
+}
+extras["all"] = sorted({requirement for name in ("atari", "zoo", "plots", "procgen") for requirement in extras[name]})
+
+setup(
+    name="sb3-snd",
+    version=(here / "sb3_snd" / "version.txt").read_text().strip(),
+    description="Self-supervised Network Distillation: exploration for Stable-Baselines3",
+    long_description=(here / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=[*find_packages(include=["sb3_snd", "sb3_snd.*"]), "sb3_snd.hyperparams"],
+    package_dir={"sb3_snd.hyperparams": "hyperparams"},
+    package_data={"sb3_snd": ["py.typed", "version.txt"], "sb3_snd.hyperparams": ["*.yml"]},
+    install_requires=["stable_baselines3>=2.9,<3", "torch>=2.8,<3"],
+    extras_require=extras,
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+    ],
+)
