@@ -152,5 +152,3 @@ class StreamMonitor(BaseCallback):
 
     def _on_training_end(self) -> None:
         self._writer.close()
-
-

@@ -17,13 +17,14 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.save_util import open_path
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.utils import explained_variance, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv, is_vecenv_wrapped
 
 from sb3_snd.buffers import StreamRolloutBuffer
 from sb3_snd.policies import CnnPolicy, MlpPolicy, StreamActorCriticPolicy
 from sb3_snd.snd import SND
+from sb3_snd.targets import Target
 from sb3_snd.type_aliases import STREAM_NAMES
 from sb3_snd.wrappers import VecIntrinsicReward
 
@@ -39,8 +40,8 @@ class PPOSND(PPO):
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"`` or a subclass of ``StreamActorCriticPolicy``
     :param env: The environment; it is wrapped in a ``VecIntrinsicReward`` here. ``get_env()`` gives it back without
-    :param args: Further arguments of PPO, by position
-    :param snd: Name of a target in ``sb3_snd.targets.TARGETS``, or an ``SND``; None: plain PPO with one stream
+    :param snd: Name of a target in ``sb3_snd.targets.TARGETS``, a subclass of ``Target``, or an ``SND``;
+        None: plain PPO with one stream
     :param snd_kwargs: Arguments of ``SND``, if ``snd`` is a name; ``batch_size`` is PPO's by default
     :param gamma: Discount factor of the extrinsic stream
     :param gamma_int: Discount factor of the intrinsic stream
@@ -63,9 +64,8 @@ class PPOSND(PPO):
     def __init__(
         self,
         policy: str | type[StreamActorCriticPolicy],
-        env: GymEnv | str | None,
-        *args: Any,
-        snd: str | SND | None = "vic",
+        env: GymEnv | str,
+        snd: str | type[Target] | SND | None = "vic",
         snd_kwargs: dict[str, Any] | None = None,
         gamma_int: float = 0.99,
         ext_coef: float = 2.0,
@@ -75,10 +75,9 @@ class PPOSND(PPO):
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
-        if isinstance(snd, SND):
-            self.snd_target, self.snd_kwargs = snd.target_name, snd.init_kwargs
-        else:
-            self.snd_target, self.snd_kwargs = snd, dict(snd_kwargs or {})
+        # What ``load`` builds the nets from; ``_setup_model`` puts them into ``self.snd``
+        self.snd_target = snd.target_name if isinstance(snd, SND) else snd
+        self.snd_kwargs = snd.init_kwargs if isinstance(snd, SND) else dict(snd_kwargs or {})
         self.snd = snd if isinstance(snd, SND) else None
         self.gamma_int = gamma_int
         self.ext_coef = ext_coef
@@ -86,9 +85,7 @@ class PPOSND(PPO):
         self.intrinsic_episodic = intrinsic_episodic
         if normalize_advantage is None:
             normalize_advantage = snd is None
-        super().__init__(
-            policy, env, *args, normalize_advantage=normalize_advantage, _init_setup_model=_init_setup_model, **kwargs
-        )
+        super().__init__(policy, env, normalize_advantage=normalize_advantage, _init_setup_model=_init_setup_model, **kwargs)
 
     @property
     def n_streams(self) -> int:
@@ -195,7 +192,7 @@ class PPOSND(PPO):
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
-        obs_tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
+        obs_tensor: th.Tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type, assignment]
 
         while n_steps < n_rollout_steps:
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
@@ -214,18 +211,18 @@ class PPOSND(PPO):
                 return False
 
             self._update_info_buffer(infos, dones)
-            for idx in np.flatnonzero(dones):
+            for idx in np.flatnonzero(dones).tolist():
                 terminal_obs = infos[idx].get("terminal_observation")
                 if terminal_obs is None:  # no successor is known: s_t stands for it
                     terminal_obs = obs_tensor[idx].cpu().numpy()
                 elif infos[idx].get("TimeLimit.truncated", False):
                     rewards[idx] += rollout_buffer.discount(self._terminal_values(terminal_obs))
-                rollout_buffer.terminal_observations[n_steps * env.num_envs + int(idx)] = terminal_obs
+                rollout_buffer.terminal_observations[n_steps * env.num_envs + idx] = terminal_obs
             rollout_buffer.add(obs_tensor, actions, rewards, self._last_episode_starts, values, log_probs)  # type: ignore[arg-type]
             n_steps += 1
             self._last_obs = new_obs  # type: ignore[assignment]
             self._last_episode_starts = dones
-            obs_tensor = obs_as_tensor(new_obs, self.device)  # type: ignore[arg-type]
+            obs_tensor = obs_as_tensor(new_obs, self.device)  # type: ignore[arg-type, assignment]
 
         with th.no_grad():
             values = self.policy.predict_values(obs_tensor)
@@ -303,6 +300,11 @@ class PPOSND(PPO):
             raise ValueError(f"{path} was not saved by PPOSND: load it with the algorithm that wrote it.")
         if isinstance(path, io.BufferedIOBase):
             path.seek(0)
+        snd = kwargs.get("snd")
+        if isinstance(snd, SND):
+            kwargs.update(snd_target=snd.target_name, snd_kwargs=snd.init_kwargs)
+        elif "snd" in kwargs:
+            kwargs["snd_target"] = kwargs.pop("snd")
         return super().load(path, *args, **kwargs)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

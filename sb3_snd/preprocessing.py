@@ -23,13 +23,12 @@ def get_frame_shape(observation_space: spaces.Space) -> tuple[int, ...]:
     """
     if isinstance(observation_space, spaces.Box) and len(observation_space.shape) == 1:
         return observation_space.shape
-    if not is_image_space(observation_space):
+    if not (isinstance(observation_space, spaces.Box) and is_image_space(observation_space)):
         raise ValueError(
             f"SND cannot read {observation_space}: give it uint8 images (H, W, C) or (C, H, W) with values in [0, 255],"
             " or vectors (a one-dimensional Box; see gymnasium.wrappers.FlattenObservation)."
         )
     shape = observation_space.shape
-    assert shape is not None and len(shape) == 3
     stacked, height, width = shape if is_image_space_channels_first(observation_space) else (shape[2], *shape[:2])
     check_frame_size(height, width)
     return (3 if stacked % 3 == 0 else 1), height, width

@@ -126,9 +126,7 @@ class SND(nn.Module):
         """
         return self.scale(self.novelty(obs))
 
-    def loss(
-        self, obs: np.ndarray | th.Tensor, next_obs: np.ndarray | th.Tensor, **draws: Any
-    ) -> dict[str, th.Tensor]:
+    def loss(self, obs: np.ndarray | th.Tensor, next_obs: np.ndarray | th.Tensor, **draws: Any) -> dict[str, th.Tensor]:
         """
         :param obs: s_t, ``(B, *obs_shape)``; pairs of other states, where a target needs them, are drawn from these
         :param next_obs: s_{t+1}, ``(B, *obs_shape)``

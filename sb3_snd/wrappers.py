@@ -11,6 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from sb3_snd.snd import SND
+from sb3_snd.targets import Target
 from sb3_snd.type_aliases import EXTRINSIC_REWARD_KEY, INTRINSIC_REWARD_KEY
 
 
@@ -22,19 +23,19 @@ class VecIntrinsicReward(VecEnvWrapper):
     Set ``training = False`` for evaluation: rewards and infos then pass through untouched.
 
     :param venv: The environment to wrap
-    :param snd: Name of a target in ``sb3_snd.targets.TARGETS``, or an ``SND``
-    :param snd_kwargs: Arguments of ``SND``, if ``snd`` is a name
+    :param snd: Name of a target in ``sb3_snd.targets.TARGETS``, a subclass of ``Target``, or an ``SND``
+    :param snd_kwargs: Arguments of ``SND``, if ``snd`` is not one yet
     :param ext_coef: Weight of the extrinsic reward in the combined one
     :param int_coef: Weight of the intrinsic reward in the combined one
     :param rewards: ``"combined"``: ``ext_coef * extrinsic + int_coef * intrinsic``, ``(n_envs,)``, for any algorithm;
         ``"streams"``: both, unweighted, ``(n_envs, 2)``, for ``PPOSND``
-    :param device: PyTorch device of the nets, if ``snd`` is a name
+    :param device: PyTorch device of the nets, if ``snd`` is not one yet
     """
 
     def __init__(
         self,
         venv: VecEnv,
-        snd: str | SND = "vic",
+        snd: str | type[Target] | SND = "vic",
         snd_kwargs: dict[str, Any] | None = None,
         ext_coef: float = 2.0,
         int_coef: float = 1.0,
@@ -49,7 +50,7 @@ class VecIntrinsicReward(VecEnvWrapper):
         self.rewards = rewards
         self.training = True
         #: s_t, ``(n_envs, *obs_shape)``; an algorithm that has the same batch on its device may put it here
-        self.last_obs: VecEnvObs | th.Tensor | None = None
+        self.last_obs: Any = None
         self._novelty: th.Tensor | None = None
         self._intrinsic: th.Tensor | None = None
         self._sums: dict[str, th.Tensor] = {}

@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from sb3_snd.extras import require
+from sb3_snd.preprocessing import check_frame_size
 
 _REMEDY = "use --vec-env dummy, or make_vec_env with wrapper_class=AtariWrapper"
 
@@ -35,16 +36,6 @@ def _atari_spec(env_id: str) -> EnvSpec:
         raise ValueError(f"{env_id} is not an Atari game: make it with make_vec_env.")
     nearest = difflib.get_close_matches(env_id, atari_ids, n=1, cutoff=0.0)[0]
     raise ValueError(f"There is no environment {env_id}: did you mean {nearest}?")
-
-
-def _check_frame_size(frame_size: int) -> None:
-    """
-    :param frame_size: Side of the square frames
-    """
-    if frame_size < 36:
-        raise ValueError(
-            f"frame_size={frame_size} is too small for a convolutional network: take 36 or more, as the paper's 96."
-        )
 
 
 class AtariVecEnv(VecEnv):
@@ -82,7 +73,7 @@ class AtariVecEnv(VecEnv):
         repeat_action_probability: float = 0.25,
         num_threads: int = 0,
     ):
-        _check_frame_size(frame_size)
+        check_frame_size(frame_size, frame_size)
         self.spec = _atari_spec(env_id)
         self.render_mode = None
         self.max_episode_frames = max_episode_steps * frame_skip
@@ -294,7 +285,7 @@ class AtariWrapper(gym.Wrapper):
 
     def __init__(self, env: gym.Env, frame_size: int = 96, frame_skip: int = 4, max_episode_steps: int = 4500):
         require("cv2", "atari")
-        _check_frame_size(frame_size)
+        check_frame_size(frame_size, frame_size)
         game: Any = env.unwrapped
         if not hasattr(game, "ale"):
             raise ValueError(f"{env} is not an Atari game: make it without AtariWrapper.")

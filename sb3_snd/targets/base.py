@@ -43,7 +43,7 @@ class Target(nn.Module, ABC):
         orthogonal_(net, self.learner_gain)
         return net
 
-    def update_statistics(self, frames: th.Tensor) -> None:  # noqa: B027  (most targets keep none)
+    def update_statistics(self, frames: th.Tensor) -> None:
         """
         Called once a step with what the environments show, before the step's novelty.
 

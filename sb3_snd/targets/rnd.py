@@ -44,9 +44,7 @@ class RNDTarget(Target):
         """:return: half the summed squared distance, ``(n,)``"""
         return (prediction - features).square().sum(dim=1) / 2
 
-    def loss(
-        self, batch: Transitions, learner: nn.Module, uniform: th.Tensor | None = None
-    ) -> dict[str, th.Tensor]:
+    def loss(self, batch: Transitions, learner: nn.Module, uniform: th.Tensor | None = None) -> dict[str, th.Tensor]:
         """
         Distillation of a random quarter of the entries; see :meth:`Target.loss`.
 
