@@ -1,0 +1,122 @@
+"""Running statistics, augmentations and the pure losses, against closed forms."""
+
+import math
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.running_mean_std import RunningMeanStd as SB3RunningMeanStd
+
+from sb3_snd.augmentations import add_noise, drop_tiles
+from sb3_snd.running_stats import RunningMeanStd
+from sb3_snd.targets.base import masked_mse
+from sb3_snd.targets.std import infonce
+from sb3_snd.targets.v import contrastive_loss, draw_pairs
+from sb3_snd.targets.vic import covariance_term, variance_term
+
+
+def test_running_mean_std_is_sb3s():
+    rng = np.random.default_rng(0)
+    ours, stock = RunningMeanStd((3,)), SB3RunningMeanStd(shape=(3,))
+    for n in (1, 8, 5):
+        batch = rng.normal(5, 3, (n, 3)).astype(np.float32)
+        ours.update(th.as_tensor(batch))
+        stock.update(batch)
+    np.testing.assert_allclose(ours.mean, stock.mean, rtol=1e-4)
+    np.testing.assert_allclose(ours.var, stock.var, rtol=1e-4)
+    assert set(ours.state_dict()) == {"mean", "var", "count"}
+
+
+def test_a_batch_counts_once():
+    stats = RunningMeanStd((1,), count=1.0, count_batches=True)
+    stats.update(th.tensor([[3.0], [6.0]]))
+    stats.update(th.tensor([[9.0]] * 7))
+    assert stats.mean.item() == pytest.approx((0 + 4.5 + 9) / 3)
+
+
+def test_normalize_by_hand():
+    stats = RunningMeanStd((2,))
+    stats.mean.copy_(th.tensor([1.0, 2.0]))
+    stats.var.copy_(th.tensor([4.0, 9.0]))
+    out = stats.normalize(th.tensor([[3.0, -1.0], [101.0, -100.0]]), clip=5)
+    np.testing.assert_allclose(out, [[1, -1], [5, -5]], rtol=1e-5)
+
+
+def test_dropped_tiles():
+    th.manual_seed(0)
+    sizes, share, changed = set(), [], []
+    for _ in range(40):
+        frames = th.ones(64, 3, 96, 96)
+        out = drop_tiles(frames)
+        assert set(out.unique().tolist()) <= {0.0, 1.0}
+        assert th.equal(out[:, 0], out[:, 2])  # all channels of a tile
+        changed.append((out == 0).any(dim=(1, 2, 3)).float().mean())
+        share.append(1 - out.mean())
+        # the smallest run of zeros is the size of the tile, as a neighbour is seldom dropped too
+        runs = out[:, 0, 0] == 0
+        edges = th.diff(runs.int(), dim=1)
+        starts, ends = (edges == 1).nonzero(), (edges == -1).nonzero()
+        by_row = {int(r): int(c) for r, c in starts}
+        lengths = [int(c) - by_row[int(r)] for r, c in ends if int(r) in by_row and int(c) > by_row[int(r)]]
+        sizes.add(min(lengths, default=0))
+    assert {1, 2, 4, 8, 12, 16} <= sizes
+    assert np.mean(share) == pytest.approx(0.05, abs=0.01)  # 10 % of the tiles of half the samples
+    assert np.mean(changed) == pytest.approx(0.5, abs=0.06)
+
+
+def test_tile_sizes_divide_the_frame():
+    th.manual_seed(0)
+    for _ in range(20):
+        assert drop_tiles(th.ones(2, 1, 37, 41)).shape == (2, 1, 37, 41)
+        assert drop_tiles(th.ones(2, 5)).shape == (2, 5)
+
+
+def test_noise():
+    th.manual_seed(0)
+    out = add_noise(th.zeros(4000, 10))
+    touched = (out != 0).all(dim=1)
+    assert th.equal(touched, (out != 0).any(dim=1))  # whole samples
+    assert touched.float().mean().item() == pytest.approx(0.5, abs=0.03)
+    noise = out[touched]
+    assert 0.19 < noise.max() <= 0.2 and -0.2 <= noise.min() < -0.19
+    assert noise.std().item() == pytest.approx(0.2 / math.sqrt(3), rel=0.02)
+
+
+def test_pairs():
+    th.manual_seed(0)
+    pairs = draw_pairs(8000, 1000, th.device("cpu"))
+    same = pairs.first == pairs.second
+    assert same[pairs.far == 0].all()
+    assert same[pairs.far == 1].float().mean() < 0.01
+    assert pairs.far.mean().item() == pytest.approx(0.5, abs=0.02)
+    assert pairs.second.min() >= 0 and pairs.second.max() <= 999
+
+
+def test_contrastive_loss_by_hand():
+    z_a, z_b = th.tensor([[1.0, 1.0], [0.0, 2.0]]), th.tensor([[1.0, 1.0], [0.0, 0.0]])
+    # distances 0 and 2; labels 1 and 0
+    assert contrastive_loss(z_a, z_b, th.tensor([1.0, 0.0])).item() == pytest.approx((1 + 4) / 2)
+    # mean squares 150 and 100: 50 above the limit
+    z = th.full((1, 3), math.sqrt(150.0)), th.full((1, 3), 10.0)
+    distance = (math.sqrt(150.0) - 10) ** 2
+    assert contrastive_loss(*z, th.tensor([0.0])).item() == pytest.approx(distance**2 + 50, rel=1e-5)
+
+
+def test_variance_and_covariance_by_hand():
+    features = th.tensor([[0.0, 0.0], [0.5, 0.1]])  # variances 0.125 and 0.005
+    expected = (2 - math.sqrt(0.1251) - math.sqrt(0.0051)) / 2
+    assert variance_term(features).item() == pytest.approx(expected, rel=1e-5)
+    # covariance 0.025, on both sides of the diagonal, over D = 2
+    assert covariance_term(features).item() == pytest.approx(2 * 0.025**2 / 2, rel=1e-5)
+
+
+def test_infonce_softmax_runs_over_the_second_axis():
+    logits = th.tensor([[[1.0, 3.0], [0.0, 2.0]]])  # one position; columns (1, 0) and (3, 2)
+    expected = (math.log(1 + math.exp(-1)) + math.log(1 + math.exp(1))) / 2
+    assert infonce(logits).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_masked_mse_by_hand():
+    prediction, features = th.tensor([[1.0, 2.0]]), th.tensor([[0.0, 5.0]])
+    assert masked_mse(prediction, features, th.tensor([[False, True]])).item() == 9.0
+    assert masked_mse(prediction, features, th.zeros(1, 2, dtype=th.bool)).item() == 0.0

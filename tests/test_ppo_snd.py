@@ -1,0 +1,372 @@
+import io
+import warnings
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from fakes import CountingEnv, FakeSND
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecTransposeImage
+
+from sb3_snd import PPOSND, SND, VecIntrinsicReward
+from sb3_snd.policies import CnnPolicy, MlpPolicy
+from sb3_snd.targets import TARGETS
+
+GOLDEN = Path(__file__).parent / "golden"
+SIZES = dict(n_steps=16, batch_size=16, n_epochs=2, device="cpu")
+
+
+def counting(n_envs=2, **kwargs):
+    return DummyVecEnv([lambda i=i: CountingEnv(i, **kwargs) for i in range(n_envs)])
+
+
+def image_env(n_envs=2, **kwargs):
+    return VecTransposeImage(VecFrameStack(counting(n_envs, image=True, **kwargs), 2))
+
+
+def make(env=None, policy="MlpPolicy", **kwargs):
+    return PPOSND(policy, env or counting(), **{**SIZES, "seed": 0, **kwargs})
+
+
+def parameters(model):
+    return {name: value for part in model.get_parameters().values() for name, value in _flat(part)}
+
+
+def _flat(part, prefix=""):
+    items = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
+    for key, value in items:
+        if isinstance(value, th.Tensor):
+            yield f"{prefix}{key}", value
+        else:
+            yield from _flat(value, f"{prefix}{key}.")
+
+
+def assert_equal(a, b):
+    assert a.keys() == b.keys() and len(a) > 0
+    assert [name for name in a if not th.equal(a[name], b[name])] == []
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+def test_without_snd_it_is_stock_ppo_bit_for_bit(env_id):
+    """Pendulum's episodes end by a time limit, CartPole's by failure."""
+    models = []
+    for cls, kwargs in ((PPO, {}), (PPOSND, dict(snd=None))):
+        env = make_vec_env(env_id, 4, seed=7)
+        model = cls("MlpPolicy", env, seed=7, **{**SIZES, "n_steps": 128}, **kwargs).learn(1024)
+        assert model.num_timesteps == 1024
+        models.append(model)
+    assert_equal(*map(parameters, models))
+
+
+def test_without_snd_the_cnn_policy_is_stock_ppo_bit_for_bit():
+    models = []
+    for cls, kwargs in ((PPO, {}), (PPOSND, dict(snd=None))):
+        models.append(cls(CnnPolicy, image_env(), seed=7, normalize_advantage=False, **SIZES, **kwargs).learn(32))
+    assert_equal(*map(parameters, models))
+
+
+def test_without_snd_nothing_else_is_there():
+    model = make(snd=None)
+    assert model.snd is None and model.n_streams == 1 and model.normalize_advantage
+    assert not isinstance(model.env, VecIntrinsicReward)
+    assert model.rollout_buffer.rewards.shape == (16, 2, 1)
+
+
+def test_paper_defaults():
+    model = make()
+    assert (model.gamma_int, model.ext_coef, model.int_coef, model.intrinsic_episodic) == (0.99, 2.0, 1.0, True)
+    assert model.snd.target_name == "vic" and not model.normalize_advantage
+
+
+def collect(model):
+    """One rollout, without an update."""
+    model.train = lambda: None
+    model.learn(model.n_steps * model.n_envs)
+    return model.rollout_buffer
+
+
+def test_int_coef_zero_gives_stock_advantages():
+    model = make(ext_coef=1.0, int_coef=0.0, gamma=0.9, n_steps=16)
+    buffer = collect(model)
+    stock = RolloutBuffer(16, model.observation_space, model.action_space, "cpu", gae_lambda=0.95, gamma=0.9, n_envs=2)
+    for t in range(16):
+        stock.add(
+            buffer.observations[t].numpy(),
+            buffer.actions[t],
+            buffer.rewards[t, :, 0],
+            buffer.episode_starts[t],
+            th.as_tensor(buffer.values[t, :, 0]),
+            th.as_tensor(buffer.log_probs[t]),
+        )
+    with th.no_grad():
+        last_values = model.policy.predict_values(th.as_tensor(model._last_obs))[:, 0]
+    stock.compute_returns_and_advantage(last_values, model._last_episode_starts)
+    np.random.seed(1)
+    expected = next(stock.get()).advantages
+    np.random.seed(1)
+    np.testing.assert_array_equal(next(buffer.get()).advantages, expected)
+
+
+def test_rewards_of_both_streams_in_order():
+    env = counting(3)
+    buffer = collect(make(env, snd=FakeSND(env.observation_space, batch_size=16)))
+    np.testing.assert_allclose(buffer.rewards[0], [[0, 0.01], [10, 0.02], [20, 0.03]], rtol=1e-6)
+    np.testing.assert_allclose(buffer.rewards[9], buffer.rewards[0])
+    assert buffer.values.shape == (16, 3, 2)
+
+
+@pytest.mark.parametrize("episodic", [True, False])
+def test_time_limit_bootstraps_each_stream_with_its_own_gamma(episodic):
+    env = counting(2, truncated=True)
+    snd = FakeSND(env.observation_space, batch_size=16)
+    model = make(env, snd=snd, gamma=0.9, gamma_int=0.5, intrinsic_episodic=episodic)
+    buffer = collect(model)
+    terminal = th.tensor([[0.0, 5.0], [1.0, 5.0]])  # number of the environment, step 5
+    with th.no_grad():
+        values = model.policy.predict_values(terminal).numpy()
+    plain = np.array([[0, 0.01], [10, 0.02]])
+    gammas = np.array([0.9, 0.5 if episodic else 0.0])
+    np.testing.assert_allclose(buffer.rewards[4], plain + gammas * values, rtol=1e-5)
+    np.testing.assert_allclose(buffer.rewards[3], plain, rtol=1e-5)
+
+
+def test_terminated_episodes_do_not_bootstrap():
+    env = counting(2)
+    buffer = collect(make(env, snd=FakeSND(env.observation_space, batch_size=16)))
+    np.testing.assert_allclose(buffer.rewards[4], [[0, 0.01], [10, 0.02]], rtol=1e-5)
+
+
+def test_pairs_end_at_the_terminal_observation():
+    """Observations are (environment, step): the successor's step is one more, up to the episode's last."""
+    model = make(counting(2, length=5), snd_kwargs=dict(batch_size=8))
+    rollouts = []
+    model.snd.train_on_rollout = lambda rollout: rollouts.append(rollout) or {}
+    model.learn(32)
+    model.snd._frames = th.as_tensor  # the numbers themselves, not normalised
+    pairs = [th.cat(batch.split(batch.frames), dim=1) for batch in model.snd.minibatches(rollouts[0])]
+    pairs = th.cat(pairs).tolist()
+    assert len(pairs) == 32
+    expected = [[env, t % 5, env, t % 5 + 1] for t in range(16) for env in range(2)]
+    assert pairs == expected
+
+
+def test_snd_is_trained_after_ppo_once_a_rollout():
+    order = []
+    model = make()
+    train, snd_pass = PPO.train, model.snd.train_on_rollout
+    model.snd.train_on_rollout = lambda rollout: order.append("snd") or snd_pass(rollout)
+    try:
+        PPO.train = lambda self: order.append("ppo") or train(self)
+        model.learn(64)
+    finally:
+        PPO.train = train
+    assert order == ["ppo", "snd", "ppo", "snd"]
+
+
+class TablePolicy(MlpPolicy):
+    """Logits and values are looked up by the observation, which is a row number."""
+
+    logits: th.Tensor
+    table: th.Tensor
+
+    def evaluate_actions(self, obs, actions):
+        rows = obs[:, 0].long()
+        distribution = th.distributions.Categorical(logits=self.logits[rows])
+        return self.table[rows], distribution.log_prob(actions), distribution.entropy()
+
+
+def test_loss_golden(tmp_path):
+    """PPO.train, inherited, gives the golden loss on a buffer of two streams."""
+    golden = np.load(GOLDEN / "ppo_loss.npz")
+    n = len(golden["actions"])
+
+    class Rows(gym.Env):
+        observation_space = spaces.Box(0, n, (1,))
+        action_space = spaces.Discrete(golden["logits"].shape[1])
+
+        def reset(self, seed=None, options=None):
+            return np.zeros(1, dtype=np.float32), {}
+
+    options = dict(n_steps=n, batch_size=n, n_epochs=1, device="cpu", seed=0)
+    coefs = dict(clip_range=float(golden["clip_range"]), ent_coef=float(golden["ent_coef"]))
+    # weight 0.5 of the sum of both streams' losses is weight 1 of their mean
+    model = PPOSND(TablePolicy, Rows(), vf_coef=2 * float(golden["vf_coef"]), **coefs, **options)
+    model.policy.logits = th.as_tensor(golden["logits"]).requires_grad_()
+    model.policy.table = th.as_tensor(golden["values"]).requires_grad_()
+    buffer = model.rollout_buffer
+    old = th.distributions.Categorical(logits=th.as_tensor(golden["old_logits"]))
+    log_probs = old.log_prob(th.as_tensor(golden["actions"])).numpy()
+    buffer.observations.copy_(th.arange(n).reshape(n, 1, 1))
+    buffer.actions[:, 0, 0] = golden["actions"]
+    buffer.log_probs[:, 0] = log_probs
+    buffer.coefs = np.array([1.0, 0.0], dtype=np.float32)
+    buffer.advantages[:, 0, 0] = golden["advantages"]
+    buffer.returns[:, 0] = golden["returns"]
+    buffer.full = True
+    model.set_logger(configure(str(tmp_path), []))
+    PPO.train(model)
+    logged = model.logger.name_to_value
+    np.testing.assert_allclose(logged["train/policy_gradient_loss"], golden["policy_loss"], rtol=1e-4)
+    np.testing.assert_allclose(2 * logged["train/value_loss"], golden["value_loss"], rtol=1e-4)
+    np.testing.assert_allclose(-logged["train/entropy_loss"], golden["entropy"], rtol=1e-4)
+    np.testing.assert_allclose(logged["train/loss"], golden["loss"], rtol=1e-4)
+
+
+def next_update(model, rollout_of):
+    """The update that follows, on another model's rollout."""
+    model.rollout_buffer = rollout_of.rollout_buffer
+    model._last_obs = rollout_of._last_obs
+    model.set_logger(configure(None, []))
+    np.random.seed(11)
+    th.manual_seed(11)
+    model.train()
+    return parameters(model)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_loaded_model_updates_bit_for_bit(target, tmp_path):
+    env = image_env() if target == "rnd" else counting()
+    policy = "CnnPolicy" if target == "rnd" else "MlpPolicy"
+    schedule = {"learning_rate": lambda progress: 1e-3 * progress, "clip_range": lambda progress: 0.3 * progress}
+    model = make(env, policy, snd=target, snd_kwargs=dict(eta=0.7, learning_rate=1e-3), **schedule).learn(96)
+    model.save(tmp_path / "model")
+    loaded = PPOSND.load(tmp_path / "model.zip", env=model.get_env(), device="cpu")
+    assert loaded.snd.target_name == target and loaded.snd.eta == 0.7
+    assert (loaded.num_timesteps, loaded._n_updates) == (96, 6)
+    assert loaded._current_progress_remaining == model._current_progress_remaining
+    assert isinstance(loaded.env, VecIntrinsicReward) and loaded.env.snd is loaded.snd
+    assert_equal(parameters(model), parameters(loaded))
+    before = {name: value.clone() for name, value in parameters(model).items()}
+    expected = next_update(model, model)
+    assert any(not th.equal(before[name], expected[name]) for name in before)
+    assert_equal(expected, next_update(loaded, model))
+
+
+def test_nets_are_not_pickled(tmp_path):
+    import zipfile
+
+    model = make().learn(32)
+    model.save(tmp_path / "model")
+    with zipfile.ZipFile(tmp_path / "model.zip") as archive:
+        assert {"snd.pth", "snd.optimizer.pth", "policy.pth", "policy.optimizer.pth"} <= set(archive.namelist())
+        data = archive.read("data").decode()
+        assert "SND" not in data.replace("PPOSND", "") and len(data) < 50_000
+        for name in ("snd.pth", "snd.optimizer.pth"):
+            assert th.load(io.BytesIO(archive.read(name)), weights_only=True)
+
+
+def test_load_from_memory_with_an_snd_of_ones_own():
+    env = counting()
+    model = make(env, snd=SND(env.observation_space, "rnd", eta=0.3, batch_size=8, device="cpu")).learn(32)
+    file = io.BytesIO()
+    model.save(file)
+    file.seek(0)
+    loaded = PPOSND.load(file, device="cpu", snd="rnd")
+    assert loaded.env is None and loaded.get_env() is None
+    assert (loaded.snd.eta, loaded.snd.batch_size) == (0.3, 8)
+    assert_equal(parameters(model), parameters(loaded))
+    obs = counting().reset()
+    assert loaded.predict(obs, deterministic=True)[0].tolist() == model.predict(obs, deterministic=True)[0].tolist()
+
+
+def test_training_goes_on_after_loading(tmp_path):
+    model = make(snd="v").learn(32)
+    model.save(tmp_path / "model")
+    loaded = PPOSND.load(tmp_path / "model", env=counting(4), device="cpu").learn(64, reset_num_timesteps=False)
+    assert loaded.num_timesteps == 96 and loaded.n_envs == 4
+
+
+def test_equal_seeds_give_equal_runs():
+    runs = [parameters(make(image_env(), "CnnPolicy", snd="v").learn(64)) for _ in range(2)]
+    assert_equal(*runs)
+
+
+def test_evaluation_is_left_alone():
+    """The environment that ``get_env`` gives has its own rewards, and evaluating on it trains nothing."""
+    env = counting()
+    model = make(env).learn(32)
+    assert model.get_env() is env
+    before = {name: value.clone() for name, value in parameters(model).items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # no Monitor
+        returns, _ = evaluate_policy(model, model.get_env(), n_eval_episodes=2, return_episode_rewards=True)
+    assert returns == [0.0, 50.0]  # five steps of 0, five of 10
+    assert_equal(before, parameters(model))
+
+
+def test_set_env_wraps_again():
+    model = make()
+    model.set_env(counting())
+    assert isinstance(model.env, VecIntrinsicReward) and model.env.snd is model.snd
+    model.learn(32)
+    with pytest.raises(AssertionError, match="number of environments"):
+        model.set_env(counting(3))
+
+
+def test_logged_keys(tmp_path):
+    model = make(ent_coef=0.01)
+    model.set_logger(configure(str(tmp_path), []))
+    model.learn(32, log_interval=None)
+    keys = set(model.logger.name_to_value)
+    rollout = {"rollout/novelty_mean", "rollout/intrinsic_reward_mean", "rollout/intrinsic_reward_max"}
+    streams = {"train/explained_variance_ext", "train/explained_variance_int"}
+    terms = {f"snd/{name}" for name in ("loss", "distill", "target", "invariance", "variance", "covariance", "feature_norm")}
+    assert rollout | streams | terms <= keys
+
+
+@pytest.mark.parametrize(
+    "space", [spaces.Discrete(3), spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(2), spaces.Box(-1, 1, (2,))]
+)
+def test_action_spaces(space):
+    class Env(CountingEnv):
+        def __init__(self):
+            super().__init__()
+            self.action_space = space
+
+    make(DummyVecEnv([Env, Env])).learn(32)
+
+
+def test_gsde():
+    make(make_vec_env("Pendulum-v1", 2), use_sde=True, sde_sample_freq=4).learn(32)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        (dict(snd="nope"), "Unknown target 'nope': the known ones are 'v', 'std', 'vic', 'rnd'"),
+        (dict(snd_kwargs=dict(eta=-1)), "eta=-1 must be a number not below 0"),
+        (dict(gamma=0.0), r"gamma=0.0 must lie in \(0, 1\]"),
+        (dict(gamma_int=1.1), r"gamma_int=1.1 must lie in \(0, 1\]"),
+        (dict(snd_kwargs=dict(batch_size=5)), "SND's batch_size=5 does not divide the rollout of 32"),
+        (dict(policy=PPO.policy_aliases["MlpPolicy"]), "needs a policy with one value a stream, not ActorCriticPolicy"),
+        (dict(policy="CnnPolicy"), "CnnPolicy needs images"),
+        (dict(env=DummyVecEnv([lambda: gym.make("FrozenLake-v1")])), "SND cannot read Discrete"),
+        (dict(env=VecIntrinsicReward(counting(), device="cpu")), "already has an intrinsic reward"),
+    ],
+)
+def test_bad_input(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        make(**kwargs)
+
+
+def test_minibatch_must_divide_the_rollout():
+    with (
+        pytest.raises(ValueError, match=r"batch_size=12 does not divide the rollout of n_steps \* n_envs = 16 \* 2"),
+        pytest.warns(UserWarning, match="truncated mini-batch"),
+    ):
+        make(batch_size=12)
+
+
+def test_a_zip_of_another_algorithm(tmp_path):
+    PPO("MlpPolicy", counting(), **SIZES).save(tmp_path / "ppo")
+    (tmp_path / "text.zip").write_text("no archive")
+    for name in ("ppo.zip", "text.zip"):
+        with pytest.raises(ValueError, match="was not saved by PPOSND"):
+            PPOSND.load(tmp_path / name)

@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+import torch as th
+from fakes import CountingEnv, FakeSND
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from sb3_snd import SND, VecIntrinsicReward
+
+
+def make_env(n_envs=3, **kwargs):
+    return DummyVecEnv([lambda i=i: CountingEnv(i, **kwargs) for i in range(n_envs)])
+
+
+def wrap(n_envs=3, **kwargs):
+    venv = make_env(n_envs)
+    return VecIntrinsicReward(venv, FakeSND(venv.observation_space), **kwargs)
+
+
+def test_combined_reward_and_infos():
+    env = wrap(ext_coef=2.0, int_coef=0.5)
+    env.reset()
+    _, rewards, _, infos = env.step(np.zeros(3, dtype=int))
+    # extrinsic 0, 10, 20; intrinsic 0.01, 0.02, 0.03
+    np.testing.assert_allclose(rewards, [0.005, 20.01, 40.015], rtol=1e-6)
+    assert rewards.dtype == np.float32
+    assert [info["extrinsic_reward"] for info in infos] == [0.0, 10.0, 20.0]
+    np.testing.assert_allclose([info["intrinsic_reward"] for info in infos], [0.01, 0.02, 0.03], rtol=1e-6)
+
+
+def test_streams():
+    env = wrap(rewards="streams", ext_coef=7.0)
+    env.reset()
+    rewards = env.step(np.zeros(3, dtype=int))[1]
+    np.testing.assert_allclose(rewards, [[0, 0.01], [10, 0.02], [20, 0.03]], rtol=1e-6)
+
+
+def test_novelty_is_that_of_the_state_acted_in():
+    env = wrap()
+    env.reset()
+    for _ in range(6):  # an episode ends after 5 steps
+        env.step(np.zeros(3, dtype=int))
+    steps = [obs[:, 1].tolist() for obs in env.snd.asked]
+    assert steps == [[t] * 3 for t in (0, 1, 2, 3, 4, 0)]
+    np.testing.assert_array_equal(env.snd.seen, env.snd.asked)
+
+
+def test_novelty_starts_after_the_environments():
+    order = []
+
+    env = wrap()
+    step_async, step_wait, novelty = env.venv.step_async, env.venv.step_wait, env.snd.novelty
+    env.venv.step_async = lambda actions: (order.append("step_async"), step_async(actions))[1]
+    env.venv.step_wait = lambda: (order.append("step_wait"), step_wait())[1]
+    env.snd.novelty = lambda obs: (order.append("novelty"), novelty(obs))[1]
+    env.reset()
+    env.step(np.zeros(3, dtype=int))
+    assert order == ["step_async", "novelty", "step_wait"]
+
+
+@pytest.mark.parametrize("rewards", ["combined", "streams"])
+def test_not_training_passes_everything_through(rewards):
+    env = wrap(rewards=rewards)
+    env.training = False
+    env.reset()
+    _, reward, _, infos = env.step(np.zeros(3, dtype=int))
+    assert reward.tolist() == [0.0, 10.0, 20.0]
+    assert not any("intrinsic_reward" in info for info in infos)
+    assert env.snd.asked == [] and env.snd.seen == []
+    assert env.pop_statistics() == {}
+
+
+def test_reward_is_scaled_and_clipped():
+    env = wrap()
+    env.snd.eta = 40.0
+    env.reset()
+    infos = env.step(np.zeros(3, dtype=int))[3]
+    np.testing.assert_allclose([info["intrinsic_reward"] for info in infos], [0.4, 0.8, 1.0], rtol=1e-6)
+
+
+def test_statistics_are_those_since_the_last_call():
+    env = wrap()
+    env.snd.eta = 2.0
+    env.reset()
+    for _ in range(4):
+        env.step(np.zeros(3, dtype=int))
+    statistics = env.pop_statistics()
+    np.testing.assert_allclose(statistics["novelty_mean"], 0.02, rtol=1e-6)
+    np.testing.assert_allclose(statistics["intrinsic_reward_mean"], 0.04, rtol=1e-6)
+    np.testing.assert_allclose(statistics["intrinsic_reward_max"], 0.06, rtol=1e-6)
+    assert env.pop_statistics() == {}
+
+
+def test_statistics_of_a_real_snd_follow_training():
+    th.manual_seed(0)
+    env = VecIntrinsicReward(make_env(), "rnd", dict(eta=0.5), device="cpu")
+    assert isinstance(env.snd, SND) and env.snd.eta == 0.5
+    env.reset()
+    env.training = False
+    env.step(np.zeros(3, dtype=int))
+    assert env.snd.obs_stats.count.item() == pytest.approx(1e-4)
+    env.training = True
+    env.step(np.zeros(3, dtype=int))
+    assert env.snd.obs_stats.count.item() == pytest.approx(3 + 1e-4)
+    assert env.snd.target.frame_stats.count.item() == 2.0
+
+
+def test_unknown_mode():
+    with pytest.raises(ValueError, match="'combined' or 'streams'"):
+        wrap(rewards="both")
