@@ -135,7 +135,10 @@ class SNDExperimentManager(ExperimentManager):
             return super().create_envs(n_envs, eval_env, no_log=True)
         env_kwargs = self.eval_env_kwargs if eval_env else self.env_kwargs
         kwargs = {**self._native_kwargs, **env_kwargs, "n_stack": self.frame_stack or 1}
-        env = self._native_env(self.env_name.gym_id, n_envs, seed=self.seed, **kwargs)
+        try:
+            env = self._native_env(self.env_name.gym_id, n_envs, seed=self.seed, **kwargs)
+        except TypeError as error:
+            raise ValueError(f"{error}: the native environments take fewer arguments; add --vec-env dummy.") from error
         if self.vec_env_wrapper is not None:
             env = self.vec_env_wrapper(env)
         return self._maybe_normalize(env, eval_env)
@@ -264,7 +267,7 @@ def train() -> None:
     parser.add_argument("--verbose", type=int, default=1)
     known, _ = parser.parse_known_args()
     keep_freed_memory()
-    SNDExperimentManager.native = known.vec_env is None
+    SNDExperimentManager.native, SNDExperimentManager.began = known.vec_env is None, False
     rl_zoo3.train.ExperimentManager = SNDExperimentManager  # type: ignore[misc]  # the seam that train() leaves
     sys.argv[1:1] = ["--eval-freq", "-1"]  # what the user says comes later and wins
     try:
