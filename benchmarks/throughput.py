@@ -117,20 +117,15 @@ class Schedule:
     def __init__(self, args: argparse.Namespace, folder: str, **hyperparams: Any) -> None:
         names = ("n_envs", "n_steps", "batch_size", "n_epochs")
         asked = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-        self.manager = SNDExperimentManager(
-            args,
-            args.algo,
-            args.env,
-            folder,
-            hyperparams={**asked, **hyperparams},
-            seed=args.seed,
-            verbose=0,
-            device=args.device,
-            eval_freq=-1,
-        )
+        options: dict[str, Any] = dict(seed=args.seed, verbose=0, device=args.device, eval_freq=-1)
         try:
+            self.manager = SNDExperimentManager(
+                args, args.algo, args.env, folder, hyperparams={**asked, **hyperparams}, **options
+            )
             with contextlib.redirect_stdout(io.StringIO()):
                 experiment = self.manager.setup_experiment()
+        except KeyError:
+            sys.exit(f"throughput.py: there is no environment {args.env}.")
         except ValueError as error:
             sys.exit(f"throughput.py: {error}")
         assert experiment is not None and isinstance(experiment[0], PPO)
@@ -514,6 +509,7 @@ def main(argv: list[str]) -> None:
     :param argv: The command line
     """
     args = parse_arguments(argv)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # tells of other programs at work
     register()
     keep_freed_memory()  # for the whole process, so for both schedules
     if args.threads is not None:
@@ -536,6 +532,7 @@ def main(argv: list[str]) -> None:
     report = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": describe_machine(model.device),
+        "load_average_at_start": load,
         "settings": settings,
         "summary": summary,
         "peak_memory_bytes": memory,

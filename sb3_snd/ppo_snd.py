@@ -42,7 +42,7 @@ class PPOSND(PPO):
     :param env: The environment; it is wrapped in a ``VecIntrinsicReward`` here. ``get_env()`` gives it back without
     :param snd: Name of a target in ``sb3_snd.targets.TARGETS``, a subclass of ``Target``, or an ``SND``;
         None: plain PPO with one stream
-    :param snd_kwargs: Arguments of ``SND``, if ``snd`` is a name; ``batch_size`` is PPO's by default
+    :param snd_kwargs: Arguments of ``SND``, if ``snd`` is not one yet; ``batch_size`` is PPO's by default
     :param gamma: Discount factor of the extrinsic stream
     :param gamma_int: Discount factor of the intrinsic stream
     :param ext_coef: Weight of the extrinsic advantage, unused with one stream
@@ -75,6 +75,8 @@ class PPOSND(PPO):
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
+        if isinstance(snd, SND) and snd_kwargs:
+            raise ValueError(f"snd_kwargs={snd_kwargs!r} only goes with the name of a target: give them to the SND itself.")
         # What ``load`` builds the nets from; ``_setup_model`` puts them into ``self.snd``
         self.snd_target = snd.target_name if isinstance(snd, SND) else snd
         self.snd_kwargs = snd.init_kwargs if isinstance(snd, SND) else dict(snd_kwargs or {})

@@ -69,4 +69,4 @@ def newest_frame(obs: np.ndarray | th.Tensor, frame_shape: tuple[int, ...], devi
         obs = obs[..., -channels:].permute(0, 3, 1, 2)
     else:
         raise ValueError(f"Expected image observations with frames of shape {frame_shape}, got {tuple(obs.shape)}.")
-    return obs.to(device).float().div_(255.0)
+    return obs.to(device) / 255.0  # uint8 -> float32 in one pass

@@ -227,9 +227,9 @@ def plot_learning_curve(folder: Path) -> Path:
     episodes = load_results(str(folder))
     progress = pandas.read_csv(folder / "progress.csv")
     figure = Figure(figsize=(7, 8), layout="constrained")
-    axes = figure.subplots(3, sharex=True)
+    axes = figure.subplots(3)
     for axis, key, label in ((axes[0], "r", "score of an episode"), (axes[1], "r_int", "intrinsic return of an episode")):
-        axis.set_ylabel(label)
+        axis.set(xlabel="environment steps of finished episodes", ylabel=label)
         if episodes.empty:  # then it has not even the column
             axis.set_title("no episode has ended yet", fontsize="small")
             continue

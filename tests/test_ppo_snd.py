@@ -347,6 +347,7 @@ def test_gsde():
         (dict(snd_kwargs=dict(batch_size=5)), "SND's batch_size=5 does not divide the rollout of 32"),
         (dict(policy=PPO.policy_aliases["MlpPolicy"]), "needs a policy with one value a stream, not ActorCriticPolicy"),
         (dict(policy="CnnPolicy"), "CnnPolicy needs images"),
+        (dict(snd=SND(spaces.Box(-1, 1, (2,)), device="cpu"), snd_kwargs=dict(eta=1)), "only goes with the name of a target"),
         (dict(env=DummyVecEnv([lambda: gym.make("FrozenLake-v1")])), "SND cannot read Discrete"),
         (dict(env=VecIntrinsicReward(counting(), device="cpu")), "already has an intrinsic reward"),
     ],
