@@ -11,8 +11,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import CSVOutputFormat
 from stable_baselines3.common.monitor import ResultsWriter
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.vec_env import unwrap_vec_wrapper
+from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize, unwrap_vec_wrapper
 
+from sb3_snd.snd import check_minibatch
 from sb3_snd.type_aliases import EXTRINSIC_REWARD_KEY, INTRINSIC_REWARD_KEY, Rollout
 from sb3_snd.wrappers import VecIntrinsicReward
 
@@ -20,7 +21,8 @@ from sb3_snd.wrappers import VecIntrinsicReward
 class SNDCallback(BaseCallback):
     """
     Trains, logs and saves the ``SND`` of a :class:`~sb3_snd.wrappers.VecIntrinsicReward` beside an unmodified
-    on-policy algorithm: one pass over each rollout, when it is complete.
+    on-policy algorithm: one pass over each rollout, when it is complete. That is before the algorithm's own update, which
+    changes nothing: neither reads the other's nets.
 
     :param save_path: Folder for the nets, ``<name_prefix>_<steps>_steps.snd.pth`` and, at the end of training,
         ``<name_prefix>.snd.pth``; None: nothing is saved
@@ -28,8 +30,8 @@ class SNDCallback(BaseCallback):
     :param name_prefix: Common prefix of the files
     :param restore: File of an earlier run to continue from
     :param verbose: 0 for no output, 2 to tell of each save
-    :raises ValueError: when training begins, if the environment has no intrinsic reward, the algorithm no rollout
-        buffer, or the minibatch does not divide the rollout
+    :raises ValueError: when training begins, if the environment has no intrinsic reward or observations normalised
+        after it, the algorithm no rollout buffer, or the minibatch does not divide the rollout
     """
 
     def __init__(
@@ -58,7 +60,16 @@ class SNDCallback(BaseCallback):
                 " use an on-policy algorithm such as PPO or A2C."
             )
         self.wrapper, self.snd = wrapper, wrapper.snd
-        self.snd.check_rollout_size(self.model.n_steps * self.model.n_envs)
+        env = self.training_env
+        while env is not wrapper:
+            assert isinstance(env, VecEnvWrapper)
+            if isinstance(env, VecNormalize) and env.norm_obs:
+                raise ValueError(
+                    "VecNormalize around VecIntrinsicReward would train SND on other observations than those it rates:"
+                    " wrap in VecNormalize first, in VecIntrinsicReward last."
+                )
+            env = env.venv
+        check_minibatch(self.snd.batch_size, self.model.n_steps * self.model.n_envs, "SND's batch_size")
         if self.restore is not None:
             self.snd.load(self.restore)
             self.restore = None  # once, not again when training continues
@@ -116,17 +127,23 @@ class StreamMonitor(BaseCallback):
         self.env_id = env_id
         self._returns = np.zeros((0, 2))
         self._lengths = np.zeros(0, dtype=np.int64)
+        self._start = 0.0
+        self._writer: ResultsWriter | None = None
+        self._progress: CSVOutputFormat | None = None
 
     def _on_training_start(self) -> None:
-        n_envs = self.training_env.num_envs
-        self._returns, self._lengths = np.zeros((n_envs, 2)), np.zeros(n_envs, dtype=np.int64)
-        self._start = time.time()
-        self._writer = ResultsWriter(
-            str(self.folder / "monitor.csv"),
-            header={"t_start": self._start, "env_id": self.env_id},
-            extra_keys=("r_ext", "r_int"),
-        )
-        self.logger.output_formats.append(CSVOutputFormat(str(self.folder / "progress.csv")))
+        if self._writer is None or self._progress is None:  # training may be continued
+            n_envs = self.training_env.num_envs
+            self._returns, self._lengths = np.zeros((n_envs, 2)), np.zeros(n_envs, dtype=np.int64)
+            self._start = time.time()
+            self._writer = ResultsWriter(
+                str(self.folder / "monitor.csv"),
+                header={"t_start": self._start, "env_id": self.env_id},
+                extra_keys=("r_ext", "r_int"),
+            )
+            self._progress = CSVOutputFormat(str(self.folder / "progress.csv"))
+        if self._progress not in self.logger.output_formats:
+            self.logger.output_formats.append(self._progress)
 
     def _on_step(self) -> bool:
         infos = self.locals["infos"]
@@ -138,6 +155,7 @@ class StreamMonitor(BaseCallback):
         self._lengths += 1
         for idx in np.flatnonzero(self.locals["dones"]):
             extrinsic, intrinsic = self._returns[idx]
+            assert self._writer is not None
             self._writer.write_row(
                 {
                     "r": float(infos[idx].get("episode", {"r": extrinsic})["r"]),
@@ -149,6 +167,3 @@ class StreamMonitor(BaseCallback):
             )
             self._returns[idx], self._lengths[idx] = 0, 0
         return True
-
-    def _on_training_end(self) -> None:
-        self._writer.close()

@@ -23,7 +23,7 @@ from stable_baselines3.common.vec_env import VecEnv, is_vecenv_wrapped
 
 from sb3_snd.buffers import StreamRolloutBuffer
 from sb3_snd.policies import CnnPolicy, MlpPolicy, StreamActorCriticPolicy
-from sb3_snd.snd import SND
+from sb3_snd.snd import SND, check_minibatch
 from sb3_snd.targets import Target
 from sb3_snd.type_aliases import STREAM_NAMES
 from sb3_snd.wrappers import VecIntrinsicReward
@@ -116,9 +116,11 @@ class PPOSND(PPO):
             if self.snd is None:
                 snd_kwargs = {"batch_size": self.batch_size, **self.snd_kwargs}
                 self.snd = SND(self.observation_space, self.snd_target, device=self.device, **snd_kwargs)
+            self.snd.check_space(self.observation_space)
             self.snd.to(self.device)
+            self.snd.optimizer.load_state_dict(self.snd.optimizer.state_dict())  # moves its state to the same device
             if self.env is not None:
-                self.snd.check_rollout_size(self.n_steps * self.n_envs)
+                check_minibatch(self.snd.batch_size, self.n_steps * self.n_envs, "SND's batch_size")
                 self.env = self._wrap_with_snd(self.env)
 
     def _check_arguments(self) -> None:
@@ -127,27 +129,16 @@ class PPOSND(PPO):
                 f"PPOSND needs a policy with one value a stream, not {self.policy_class.__name__}:"
                 " use 'MlpPolicy', 'CnnPolicy' or a subclass of sb3_snd.policies.StreamActorCriticPolicy."
             )
-        for name in ("gamma", "gamma_int"):
-            value = getattr(self, name)
-            if not 0 < value <= 1:
-                raise ValueError(f"{name}={value!r} must lie in (0, 1]: it is a discount factor.")
+        check_discount("gamma", self.gamma)
+        check_discount("gamma_int", self.gamma_int)
         if isinstance(self.observation_space, spaces.Dict):
             raise ValueError("PPOSND does not take Dict observations: choose one entry, or flatten them into a Box.")
-        if self.snd_target is None:
-            return
-        if self.env is not None and (self.n_steps * self.n_envs) % self.batch_size != 0:
-            raise ValueError(
-                f"batch_size={self.batch_size} does not divide the rollout of n_steps * n_envs ="
-                f" {self.n_steps} * {self.n_envs} = {self.n_steps * self.n_envs} transitions: choose a divisor."
-            )
+        if self.snd_target is not None and self.env is not None:
+            check_minibatch(self.batch_size, self.n_steps * self.n_envs)
 
     def _wrap_with_snd(self, env: VecEnv) -> VecEnv:
-        if is_vecenv_wrapped(env, VecIntrinsicReward):
-            raise ValueError(
-                "The environment already has an intrinsic reward: give PPOSND the environment without"
-                " VecIntrinsicReward, or use the wrapper with an unmodified algorithm and SNDCallback."
-            )
         assert self.snd is not None
+        _check_unwrapped(env)
         return VecIntrinsicReward(env, self.snd, rewards="streams")
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
@@ -157,6 +148,7 @@ class PPOSND(PPO):
         :param env: The environment, without intrinsic reward
         :param force_reset: Whether to reset it before training
         """
+        _check_unwrapped(env)
         super().set_env(env, force_reset)
         if self.snd is not None:
             assert self.env is not None
@@ -287,18 +279,18 @@ class PPOSND(PPO):
         :param args: Further arguments of ``BaseAlgorithm.load``, by position
         :param kwargs: Further arguments of ``BaseAlgorithm.load``, by name
         :return: the model, with policy, SND nets, running statistics, both optimisers, counters and schedules
-        :raises ValueError: if the file was not saved by ``PPOSND``
+        :raises ValueError: if the file was not saved by ``PPOSND``, or with another target than ``snd`` asks for
         """
         file = open_path(path, "r", suffix="zip")
         try:
             with zipfile.ZipFile(file) as archive:
-                known = "snd_target" in json.loads(archive.read("data"))
+                data = json.loads(archive.read("data"))
         except (zipfile.BadZipFile, KeyError, ValueError):
-            known = False
+            data = {}
         finally:
             if file is not path:
                 file.close()
-        if not known:
+        if "snd_target" not in data:
             raise ValueError(f"{path} was not saved by PPOSND: load it with the algorithm that wrote it.")
         if isinstance(path, io.BufferedIOBase):
             path.seek(0)
@@ -307,8 +299,29 @@ class PPOSND(PPO):
             kwargs.update(snd_target=snd.target_name, snd_kwargs=snd.init_kwargs)
         elif "snd" in kwargs:
             kwargs["snd_target"] = kwargs.pop("snd")
+        asked, saved = kwargs.get("snd_target", data["snd_target"]), data["snd_target"]
+        if asked != saved and (asked is None or isinstance(asked, str)):
+            raise ValueError(f"{path} was saved with snd={saved!r}, it cannot become snd={asked!r}: leave snd away.")
         return super().load(path, *args, **kwargs)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, variables = super()._get_torch_save_params()
         return state_dicts + ([] if self.snd is None else ["snd", "snd.optimizer"]), variables
+
+
+def check_discount(name: str, value: float) -> None:
+    """
+    :param name: Of the argument
+    :param value: A discount factor
+    :raises ValueError: if it does not lie in (0, 1]
+    """
+    if not 0 < value <= 1:
+        raise ValueError(f"{name}={value!r} must lie in (0, 1]: it is a discount factor.")
+
+
+def _check_unwrapped(env: GymEnv) -> None:
+    if isinstance(env, VecEnv) and is_vecenv_wrapped(env, VecIntrinsicReward):
+        raise ValueError(
+            "The environment already has an intrinsic reward: give PPOSND the environment without"
+            " VecIntrinsicReward, or use the wrapper with an unmodified algorithm and SNDCallback."
+        )

@@ -5,6 +5,7 @@ Knows observations and target models; no environment, no algorithm, no logger.
 
 import inspect
 import math
+import numbers
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -54,10 +55,7 @@ class SND(nn.Module):
         super().__init__()
         target_class = find_target(target, target_kwargs)
         self.eta = target_class.eta if eta is None else eta
-        _check_positive("learning_rate", learning_rate)
-        _check_positive("batch_size", batch_size, minimum=2)  # the variance of one sample is not defined
-        if not (isinstance(self.eta, (int, float)) and 0 <= self.eta < math.inf):
-            raise ValueError(f"eta={self.eta!r} must be a number not below 0: it scales the intrinsic reward.")
+        _check_numbers(eta=self.eta, learning_rate=learning_rate, batch_size=batch_size, **target_kwargs)
         self.frame_shape = get_frame_shape(observation_space)
         self.batch_size = batch_size
         self.target_name = target
@@ -152,7 +150,7 @@ class SND(nn.Module):
         """
         n_steps, n_envs = rollout.observations.shape[:2]
         size = n_steps * n_envs
-        self.check_rollout_size(size)
+        check_minibatch(self.batch_size, size, "SND's batch_size")
         flat = rollout.observations.reshape(size, *rollout.observations.shape[2:])  # row t * N + n
         ends = np.array(sorted(rollout.terminal_observations), dtype=np.int64)
 
@@ -191,18 +189,6 @@ class SND(nn.Module):
             n_batches += 1
         return {name: total.item() / n_batches for name, total in sums.items()}
 
-    def check_rollout_size(self, size: int) -> None:
-        """
-        :param size: Transitions in a rollout
-        :raises ValueError: if ``batch_size`` does not divide it
-        """
-        if size % self.batch_size != 0:
-            raise ValueError(
-                f"SND's batch_size={self.batch_size} does not divide the rollout of {size} transitions"
-                " (n_steps * n_envs): choose a divisor, e.g. snd_kwargs=dict(batch_size="
-                f"{math.gcd(self.batch_size, size) if math.gcd(self.batch_size, size) > 1 else size})."
-            )
-
     def save(self, path: str | pathlib.Path) -> None:
         """
         Write nets, running statistics and optimiser; the file loads with ``weights_only=True``.
@@ -224,6 +210,18 @@ class SND(nn.Module):
         except (KeyError, RuntimeError) as error:
             raise ValueError(f"{path} does not hold an SND with target {self.target_name!r} of these sizes.") from error
         self.optimizer.load_state_dict(saved["optimizer"])
+
+    def check_space(self, observation_space: spaces.Space) -> None:
+        """
+        :param observation_space: What an environment gives
+        :raises ValueError: if these nets were made for other frames
+        """
+        frame_shape = get_frame_shape(observation_space)
+        if frame_shape != self.frame_shape:
+            raise ValueError(
+                f"This SND was made for frames of shape {self.frame_shape}, the environment gives {frame_shape}:"
+                " make it from the environment's observation_space."
+            )
 
 
 def find_target(target: str | type[Target], target_kwargs: dict[str, Any]) -> type[Target]:
@@ -249,6 +247,29 @@ def find_target(target: str | type[Target], target_kwargs: dict[str, Any]) -> ty
     return target
 
 
-def _check_positive(name: str, value: float, minimum: float = 0) -> None:
-    if not isinstance(value, (int, float)) or not minimum <= value < math.inf or value == 0:
-        raise ValueError(f"{name}={value!r} must be a positive number" + (f", {minimum} at least." if minimum else "."))
+def check_minibatch(batch_size: int, size: int, name: str = "batch_size") -> None:
+    """
+    :param batch_size: Transitions in a minibatch
+    :param size: Transitions in a rollout, ``n_steps * n_envs``
+    :param name: What the minibatch is called
+    :raises ValueError: if the first does not divide the second
+    """
+    if size % batch_size != 0:
+        divisor = next(d for d in range(min(batch_size, size), 0, -1) if size % d == 0)
+        raise ValueError(
+            f"{name}={batch_size} does not divide the rollout of {size} transitions (n_steps * n_envs):"
+            f" {divisor} would, for example."
+        )
+
+
+def _check_numbers(eta: Any, learning_rate: Any, **sizes: Any) -> None:
+    """:raises ValueError: for a value out of its range; arguments of own targets are left to them"""
+    if not (isinstance(eta, numbers.Real) and 0 <= float(eta) < math.inf):
+        raise ValueError(f"eta={eta!r} must be a number not below 0: it scales the intrinsic reward.")
+    if not (isinstance(learning_rate, numbers.Real) and 0 < float(learning_rate) < math.inf):
+        raise ValueError(f"learning_rate={learning_rate!r} must be a positive number.")
+    # The variance of one sample is not defined
+    for name, least in (("batch_size", 2), ("features_dim", 1), ("target_width", 1), ("learner_width", 1)):
+        size = sizes.get(name)
+        if size is not None and not (isinstance(size, numbers.Integral) and int(size) >= least):
+            raise ValueError(f"{name}={size!r} must be a whole number, {least} at least.")

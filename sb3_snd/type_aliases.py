@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch as th
 
-# Positions on the stream axis of rewards, values, returns, advantages and discount factors.
-EXTRINSIC, INTRINSIC = 0, 1
+# Order on the stream axis of rewards, values, returns, advantages and discount factors.
 STREAM_NAMES = ("ext", "int")
 
 # Keys that ``VecIntrinsicReward`` adds to every info of a training environment.

@@ -30,6 +30,7 @@ class VecIntrinsicReward(VecEnvWrapper):
     :param rewards: ``"combined"``: ``ext_coef * extrinsic + int_coef * intrinsic``, ``(n_envs,)``, for any algorithm;
         ``"streams"``: both, unweighted, ``(n_envs, 2)``, for ``PPOSND``
     :param device: PyTorch device of the nets, if ``snd`` is not one yet
+    :raises ValueError: for an unknown mode, bad arguments of ``SND``, or an ``SND`` made for other observations
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class VecIntrinsicReward(VecEnvWrapper):
             raise ValueError(f"rewards={rewards!r} must be 'combined' or 'streams'.")
         super().__init__(venv)
         self.snd = snd if isinstance(snd, SND) else SND(venv.observation_space, snd, device=device, **(snd_kwargs or {}))
+        self.snd.check_space(venv.observation_space)
         self.coefs = np.array([ext_coef, int_coef], dtype=np.float32)
         self.rewards = rewards
         self.training = True

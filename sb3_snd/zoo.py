@@ -18,12 +18,14 @@ import yaml
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_wrapper
 
 from sb3_snd.callbacks import StreamMonitor
 from sb3_snd.envs import make_atari_env
 from sb3_snd.extras import require
-from sb3_snd.ppo_snd import PPOSND
+from sb3_snd.ppo_snd import PPOSND, check_discount
+from sb3_snd.snd import check_minibatch
+from sb3_snd.wrappers import VecIntrinsicReward
 
 require("rl_zoo3", "zoo")
 
@@ -107,6 +109,10 @@ class SNDExperimentManager(ExperimentManager):
         if self.native and isinstance(name, str) and name in NATIVE:
             self._native_env, self._native_kwargs = NATIVE[name], kwargs
         processed = super()._preprocess_hyperparams(hyperparams)
+        if self.algo == "ppo" or self.algo in ALGO_KEYS:
+            check_discount("gamma", processed[0].get("gamma", 0.99))
+            if "batch_size" in processed[0] and "n_steps" in processed[0]:
+                check_minibatch(processed[0]["batch_size"], processed[0]["n_steps"] * self.n_envs)
         if rl_zoo3.ALGOS[self.algo] is PPOSND:
             known = {*inspect.signature(PPOSND).parameters, *inspect.signature(PPO).parameters} - {"env", "kwargs"}
             known = {name for name in known if not name.startswith("_")}
@@ -131,6 +137,13 @@ class SNDExperimentManager(ExperimentManager):
         :param no_log: Unused
         :return: the environments
         """
+        env = self._create_envs(n_envs, eval_env)
+        wrapper = unwrap_vec_wrapper(env, VecIntrinsicReward)
+        if eval_env and wrapper is not None:
+            wrapper.training = False
+        return env
+
+    def _create_envs(self, n_envs: int, eval_env: bool) -> VecEnv:
         if self._native_env is None:
             return super().create_envs(n_envs, eval_env, no_log=True)
         env_kwargs = self.eval_env_kwargs if eval_env else self.env_kwargs
@@ -182,7 +195,7 @@ class SNDExperimentManager(ExperimentManager):
 
 class FullRunTime(BaseCallback):
     """
-    On a CPU, says once, after the first update, how long the whole run of the YAML entry would take.
+    On a CPU, says once, after the first update, how long all steps of the YAML entry take with the settings of this run.
 
     :param full_timesteps: Its length in steps
     """
@@ -200,8 +213,9 @@ class FullRunTime(BaseCallback):
         elif not self._said and self.model.device.type == "cpu":
             speed = (self.num_timesteps - self._first_step) / (time.time() - self._began)
             days = self.full_timesteps / speed / 86400
+            steps = f"{self.full_timesteps:,} steps"
             print(
-                f"At {speed:.0f} steps/s on this CPU, a full run of {self.full_timesteps:,} steps takes about {days:.1f} days."
+                f"At {speed:.0f} steps/s on this CPU, a full run of {steps} with these settings takes about {days:.1f} days."
             )
             self._said = True
 
@@ -225,7 +239,8 @@ def plot_learning_curve(folder: Path) -> Path:
     from stable_baselines3.common.results_plotter import window_func
 
     episodes = load_results(str(folder))
-    progress = pandas.read_csv(folder / "progress.csv")
+    logged = (folder / "progress.csv").stat().st_size > 0  # not if the run ended before the first line of the log
+    progress = pandas.read_csv(folder / "progress.csv") if logged else pandas.DataFrame()
     figure = Figure(figsize=(7, 8), layout="constrained")
     axes = figure.subplots(3)
     for axis, key, label in ((axes[0], "r", "score of an episode"), (axes[1], "r_int", "intrinsic return of an episode")):
@@ -273,6 +288,8 @@ def train() -> None:
     try:
         if known.env.startswith("procgen-"):
             raise ValueError(f"{known.env}: the Procgen environments are not part of this version yet.")
+        if known.env.startswith("ALE/") or "NoFrameskip-v" in known.env:
+            require("ale_py", "atari")
         rl_zoo3.train.train()
     except (ValueError, TypeError, AssertionError, ImportError) as error:
         if SNDExperimentManager.began or known.verbose >= 2:

@@ -7,7 +7,7 @@ import torch as th
 from fakes import CountingEnv, FakeSND
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.callbacks import CheckpointCallback
-from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 
 from sb3_snd import PPOSND, SND, SNDCallback, VecIntrinsicReward
 from sb3_snd.callbacks import StreamMonitor
@@ -87,6 +87,10 @@ def test_bad_input():
     model.n_steps = 15
     with pytest.raises(ValueError, match="batch_size=8 does not divide the rollout of 30"):
         model.learn(32, callback=SNDCallback())
+    normalised, _ = make_ppo()
+    normalised.set_env(VecNormalize(normalised.get_env()))
+    with pytest.raises(ValueError, match="VecNormalize around VecIntrinsicReward"):
+        normalised.learn(32, callback=SNDCallback())
     env = VecIntrinsicReward(counting(), device="cpu")
     with pytest.raises(ValueError, match="DQN does not have"):
         DQN("MlpPolicy", env, device="cpu").learn(4, callback=SNDCallback())
@@ -110,6 +114,21 @@ def test_monitor_file(tmp_path):
         assert (float(row["r"]), int(row["l"]), float(row["r_ext"])) == (50 * n, 5, 50 * n)
         assert float(row["r_int"]) == pytest.approx(0.05 * (n + 1))
     assert (tmp_path / "progress.csv").read_text().startswith(("rollout/", "time/", "train/", "snd/"))
+
+
+def test_monitor_file_goes_on_when_training_does(tmp_path):
+    model = PPO("MlpPolicy", VecMonitor(counting()), n_steps=8, batch_size=16, device="cpu")
+    monitor = StreamMonitor(tmp_path, "Counting-v0")
+    model.learn(16, callback=monitor)
+    model.learn(16, callback=monitor, reset_num_timesteps=False)
+    rows = read_monitor(tmp_path / "monitor.csv")[1]
+    assert [int(row["l"]) for row in rows] == [5] * 6  # 16 steps of two environments, three episodes each
+
+
+def test_normalised_observations_below_the_wrapper_are_fine():
+    model, env = make_ppo(VecNormalize(counting()))
+    model.learn(32, callback=SNDCallback(), log_interval=None)
+    assert model.logger.name_to_value["snd/loss"] > 0 and env.snd.obs_stats.count > 30
 
 
 def test_monitor_file_keeps_the_score_apart_from_the_learners_return(tmp_path):

@@ -9,7 +9,6 @@ import torch as th
 from fakes import CountingEnv, FakeSND
 from gymnasium import spaces
 from stable_baselines3 import PPO
-from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
@@ -93,25 +92,21 @@ def collect(model):
 
 
 def test_int_coef_zero_gives_stock_advantages():
-    model = make(ext_coef=1.0, int_coef=0.0, gamma=0.9, n_steps=16)
-    buffer = collect(model)
-    stock = RolloutBuffer(16, model.observation_space, model.action_space, "cpu", gae_lambda=0.95, gamma=0.9, n_envs=2)
-    for t in range(16):
-        stock.add(
-            buffer.observations[t].numpy(),
-            buffer.actions[t],
-            buffer.rewards[t, :, 0],
-            buffer.episode_starts[t],
-            th.as_tensor(buffer.values[t, :, 0]),
-            th.as_tensor(buffer.log_probs[t]),
-        )
-    with th.no_grad():
-        last_values = model.policy.predict_values(th.as_tensor(model._last_obs))[:, 0]
-    stock.compute_returns_and_advantage(last_values, model._last_episode_starts)
-    np.random.seed(1)
-    expected = next(stock.get()).advantages
-    np.random.seed(1)
-    np.testing.assert_array_equal(next(buffer.get()).advantages, expected)
+    """A stock PPO with the same actor and the same critic of the extrinsic stream, in an environment with time limits."""
+    model = make(counting(truncated=True), ext_coef=1.0, int_coef=0.0, gamma=0.9)
+    stock = PPO("MlpPolicy", counting(truncated=True), gamma=0.9, **SIZES)
+    weights = model.policy.state_dict()
+    for name in ("value_net.weight", "value_net.bias"):
+        weights[name] = weights[name][:1]
+    stock.policy.load_state_dict(weights)
+    buffers = [collect(algorithm) for algorithm in (model, stock)]
+    np.testing.assert_allclose(buffers[0].advantages @ buffers[0].coefs, buffers[1].advantages, rtol=1e-5, atol=1e-5)
+    samples = []
+    for buffer in buffers:
+        np.random.seed(1)
+        samples.append(next(buffer.get()).advantages)
+    np.testing.assert_allclose(*samples, rtol=1e-5, atol=1e-5)
+    assert samples[0].abs().max() > 1
 
 
 def test_rewards_of_both_streams_in_order():
@@ -357,12 +352,32 @@ def test_bad_input(kwargs, message):
         make(**kwargs)
 
 
+@pytest.mark.filterwarnings("ignore:You have specified a mini-batch size")
 def test_minibatch_must_divide_the_rollout():
-    with (
-        pytest.raises(ValueError, match=r"batch_size=12 does not divide the rollout of n_steps \* n_envs = 16 \* 2"),
-        pytest.warns(UserWarning, match="truncated mini-batch"),
-    ):
+    with pytest.raises(ValueError, match=r"^batch_size=12 does not divide the rollout of 32 .*: 8 would, for example"):
         make(batch_size=12)
+
+
+def test_own_snd_must_fit_the_observations():
+    snd = SND(spaces.Box(-1, 1, (3,)), device="cpu")
+    for build in (lambda: make(snd=snd), lambda: VecIntrinsicReward(counting(), snd)):
+        with pytest.raises(ValueError, match=r"made for frames of shape \(3,\), the environment gives \(2,\)"):
+            build()
+
+
+def test_a_wrapped_environment_is_refused_before_it_is_set():
+    model = make()
+    env = model.get_env()
+    with pytest.raises(ValueError, match="already has an intrinsic reward"):
+        model.set_env(VecIntrinsicReward(counting(), device="cpu"))
+    assert model.get_env() is env
+
+
+@pytest.mark.parametrize("other", ["std", None])
+def test_a_zip_with_another_target(other, tmp_path):
+    make().save(tmp_path / "model")
+    with pytest.raises(ValueError, match=f"was saved with snd='vic', it cannot become snd={other!r}"):
+        PPOSND.load(tmp_path / "model", snd=other, device="cpu")
 
 
 def test_a_zip_of_another_algorithm(tmp_path):

@@ -168,7 +168,10 @@ def test_own_target_class():
         (dict(eta=-0.1), "eta=-0.1 must be a number not below 0"),
         (dict(eta=float("nan")), "eta=nan"),
         (dict(learning_rate=0), "learning_rate=0 must be a positive number"),
-        (dict(batch_size=1), "batch_size=1 must be a positive number, 2 at least"),
+        (dict(batch_size=1), "batch_size=1 must be a whole number, 2 at least"),
+        (dict(batch_size=16.0), "batch_size=16.0 must be a whole number"),
+        (dict(features_dim=0), "features_dim=0 must be a whole number, 1 at least"),
+        (dict(target_width=-3), "target_width=-3 must be a whole number"),
         (dict(width=3), "Unknown SND argument 'width': VICTarget takes eta, .*target_width"),
         (dict(space=spaces.Discrete(3)), "SND cannot read Discrete"),
         (dict(space=spaces.Dict(a=VECTOR)), "SND cannot read Dict"),
@@ -181,6 +184,11 @@ def test_bad_input(kwargs, message):
         make(**kwargs)
 
 
+def test_numpy_numbers_are_numbers():
+    snd = make(eta=np.float32(0.5), batch_size=np.int64(8), learning_rate=np.float64(1e-3))
+    assert (snd.eta, snd.batch_size) == (0.5, 8)
+
+
 def test_wrong_observation_shape():
     with pytest.raises(ValueError, match=r"Expected observations of shape \(n, 4\)"):
         make().novelty(np.zeros((2, 5), dtype=np.float32))
@@ -190,7 +198,7 @@ def test_wrong_observation_shape():
 
 def test_rollout_must_divide_into_minibatches():
     obs = random_obs(VECTOR, 12).reshape(3, 4, 4)
-    with pytest.raises(ValueError, match=r"batch_size=8 does not divide the rollout of 12 .*batch_size=4"):
+    with pytest.raises(ValueError, match=r"batch_size=8 does not divide the rollout of 12 .*: 6 would"):
         make(batch_size=8).train_on_rollout(Rollout(obs, obs[0], {}))
 
 

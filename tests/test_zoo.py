@@ -16,7 +16,7 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecMonitor, is_vecenv_wrapped
 
-from sb3_snd import PPOSND, zoo
+from sb3_snd import PPOSND, VecIntrinsicReward, zoo
 from sb3_snd.envs.atari import AtariVecEnv
 from sb3_snd.policies import CnnPolicy
 
@@ -179,7 +179,7 @@ def test_command_line_writes_everything_and_says_where(trained):
         assert [line for line in printed.splitlines() if line.startswith(name) and line.endswith(place)], name
     (tensorboard,) = [line.split(": ")[1].strip() for line in printed.splitlines() if line.startswith("TensorBoard log:")]
     assert list(Path(tensorboard).glob("events.out.tfevents.*"))
-    assert printed.count("a full run of 128,000,000 steps takes about") == 1
+    assert printed.count("a full run of 128,000,000 steps with these settings takes about") == 1
     rows = list(csv.DictReader((run_folder / "monitor.csv").read_text().splitlines()[1:]))
     assert len(rows) == 2 and all(int(row["l"]) == 20 and float(row["r_int"]) > 0 for row in rows)
     progress = next(csv.reader([(run_folder / "progress.csv").read_text().splitlines()[0]]))
@@ -214,12 +214,54 @@ def test_the_zoos_plot(trained):
 def test_continue_evaluate_and_ordinary_environments(trained, tmp_path, monkeypatch):
     path = trained[0] / "ppo_snd" / f"{ATARI[0]}_1" / f"{ATARI[0]}.zip"
     options = ("--algo", "ppo_snd", "--env", ATARI[0], "-n", 32, "-f", tmp_path, "--seed", 2)
-    run(monkeypatch, zoo.train, *options, "-i", path, "--vec-env", "dummy", "--eval-freq", 16, "--eval-episodes", 1, *SMALL)
+    run(
+        monkeypatch,
+        zoo.train,
+        *options,
+        "-i",
+        path,
+        "--vec-env",
+        "subproc",
+        "--eval-freq",
+        16,
+        "--eval-episodes",
+        1,
+        "-tb",
+        tmp_path / "tb",
+        *SMALL,
+    )
     run_folder = tmp_path / "ppo_snd" / f"{ATARI[0]}_1"
     assert (run_folder / "evaluations.npz").exists()
+    assert list((tmp_path / "tb" / ATARI[0]).glob("PPOSND_1/events.out.tfevents.*"))
     assert [path.name for path in run_folder.glob("*monitor.csv")] == ["monitor.csv"]
     continued = PPOSND.load(run_folder / f"{ATARI[0]}.zip", device="cpu")
     assert continued._n_updates == 2 + 1  # two rollouts of one epoch before, one now
+
+
+def test_a_run_that_logged_nothing_still_says_where_it_lies(tmp_path, monkeypatch, capsys):
+    run(monkeypatch, zoo.train, "--algo", "ppo", "--env", ATARI[0], "-n", 32, "-f", tmp_path, "--log-interval", 9, *SMALL)
+    assert "learning curve:" in capsys.readouterr().out
+    assert (tmp_path / "ppo" / f"{ATARI[0]}_1" / "learning_curve.png").stat().st_size > 0
+
+
+def test_evaluation_environments_get_no_intrinsic_reward(tmp_path):
+    config = tmp_path / "own.yml"
+    entry = dict(n_timesteps=64, policy="MlpPolicy", n_steps=32, vec_env_wrapper="sb3_snd.VecIntrinsicReward")
+    config.write_text(yaml.safe_dump({"CartPole-v1": entry}))
+    args = argparse.Namespace(algo="ppo", env="CartPole-v1")
+    options = dict(eval_freq=-1, config=str(config), verbose=0, device="cpu")
+    manager = zoo.SNDExperimentManager(args, "ppo", "CartPole-v1", str(tmp_path), **options)
+    manager.setup_experiment()
+    training, evaluation = manager.create_envs(1), manager.create_envs(1, eval_env=True)
+    assert isinstance(training, VecIntrinsicReward) and training.training
+    assert isinstance(evaluation, VecIntrinsicReward) and not evaluation.training
+
+
+def test_missing_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ale_py", None)
+    with pytest.raises(SystemExit, match=r"sb3-snd\[atari\]"):
+        run(monkeypatch, zoo.train, "--algo", "ppo_snd", "--env", ATARI[0], "-f", tmp_path / "logs")
+    assert not (tmp_path / "logs").exists()
 
 
 @pytest.mark.parametrize(
@@ -233,6 +275,7 @@ def test_continue_evaluate_and_ordinary_environments(trained, tmp_path, monkeypa
         (("--env", ATARI[0], "-params", "nope:1", "n_envs:4"), "Unknown hyperparameter 'nope': ppo_snd takes "),
         (("--env", ATARI[0], "-params", "gamma:2.0", "n_envs:4"), "gamma=2.0 must lie in"),
         (("--env", ATARI[0], "-params", "batch_size:384", "n_envs:4"), "batch_size=384 does not divide"),
+        (("--algo", "ppo", "--env", ATARI[0], "-params", "gamma:2.0", "n_envs:4"), "gamma=2.0 must lie in"),
         (("--env", ATARI[0], "--env-kwargs", "difficulty:1"), "argument 'difficulty': the native environments take fewer"),
     ],
 )
