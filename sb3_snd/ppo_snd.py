@@ -302,7 +302,11 @@ class PPOSND(PPO):
         asked, saved = kwargs.get("snd_target", data["snd_target"]), data["snd_target"]
         if asked != saved and (asked is None or isinstance(asked, str)):
             raise ValueError(f"{path} was saved with snd={saved!r}, it cannot become snd={asked!r}: leave snd away.")
-        return super().load(path, *args, **kwargs)
+        model = super().load(path, *args, **kwargs)
+        if model.snd is not None:  # the saved optimiser's, unless the caller gave another
+            for group in model.snd.optimizer.param_groups:
+                group["lr"] = model.snd.init_kwargs["learning_rate"]
+        return model
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, variables = super()._get_torch_save_params()

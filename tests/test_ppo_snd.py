@@ -271,6 +271,14 @@ def test_load_from_memory_with_an_snd_of_ones_own():
     assert loaded.predict(obs, deterministic=True)[0].tolist() == model.predict(obs, deterministic=True)[0].tolist()
 
 
+def test_learning_rate_can_change_on_loading(tmp_path):
+    make(snd_kwargs=dict(learning_rate=1e-3)).learn(32).save(tmp_path / "model")
+    for kwargs, expected in (({}, 1e-3), (dict(snd_kwargs=dict(learning_rate=1e-5)), 1e-5)):
+        model = PPOSND.load(tmp_path / "model", device="cpu", **kwargs)
+        assert model.snd.optimizer.param_groups[0]["lr"] == expected
+        assert model.snd.optimizer.state_dict()["state"]
+
+
 def test_training_goes_on_after_loading(tmp_path):
     model = make(snd="v").learn(32)
     model.save(tmp_path / "model")
