@@ -4,12 +4,13 @@ Knows rl_zoo3 and how a run is laid out in its log folder; no loss, no network.
 """
 
 import argparse
+import contextlib
 import ctypes
 import inspect
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import yaml
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.monitor import LoadMonitorResultsError
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_wrapper
 
 from sb3_snd.callbacks import StreamMonitor
@@ -109,7 +111,7 @@ class SNDExperimentManager(ExperimentManager):
         if self.native and isinstance(name, str) and name in NATIVE:
             self._native_env, self._native_kwargs = NATIVE[name], kwargs
         processed = super()._preprocess_hyperparams(hyperparams)
-        if self.algo == "ppo" or self.algo in ALGO_KEYS:
+        if Path(self.config).parent == hyperparams_folder():  # the Zoo's own entries are not all that strict
             check_discount("gamma", processed[0].get("gamma", 0.99))
             if "batch_size" in processed[0] and "n_steps" in processed[0]:
                 check_minibatch(processed[0]["batch_size"], processed[0]["n_steps"] * self.n_envs)
@@ -181,7 +183,11 @@ class SNDExperimentManager(ExperimentManager):
         folder = Path(self.save_path)
         try:
             curve: Path | str = plot_learning_curve(folder)
-        except ImportError as error:  # a long run must not end in an error for want of a picture
+        except (
+            ImportError,
+            OSError,
+            LoadMonitorResultsError,
+        ) as error:  # a long run must not end in an error for want of a picture
             curve = f"not drawn: {error}"
         lines = {
             "model": folder / f"{self.env_name}.zip",
@@ -273,6 +279,21 @@ def keep_freed_memory() -> None:
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: keep the top of the heap
 
 
+@contextlib.contextmanager
+def one_sentence(verbose: int) -> Iterator[None]:
+    """
+    End in the error's message instead of a traceback, until training has begun.
+
+    :param verbose: From 2 on, errors pass through
+    """
+    try:
+        yield
+    except (ValueError, TypeError, AssertionError, ImportError) as error:
+        if SNDExperimentManager.began or verbose >= 2:
+            raise
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+
+
 def train() -> None:
     """Run ``rl_zoo3.train`` with the algo keys, YAML files and environments of this package; no evaluation unless asked."""
     register()
@@ -285,16 +306,12 @@ def train() -> None:
     SNDExperimentManager.native, SNDExperimentManager.began = known.vec_env is None, False
     rl_zoo3.train.ExperimentManager = SNDExperimentManager  # type: ignore[misc]  # the seam that train() leaves
     sys.argv[1:1] = ["--eval-freq", "-1"]  # what the user says comes later and wins
-    try:
+    with one_sentence(known.verbose):
         if known.env.startswith("procgen-"):
             raise ValueError(f"{known.env}: the Procgen environments are not part of this version yet.")
         if known.env.startswith("ALE/") or "NoFrameskip-v" in known.env:
             require("ale_py", "atari")
         rl_zoo3.train.train()
-    except (ValueError, TypeError, AssertionError, ImportError) as error:
-        if SNDExperimentManager.began or known.verbose >= 2:
-            raise
-        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
 
 
 def enjoy() -> None:
@@ -303,8 +320,13 @@ def enjoy() -> None:
     import rl_zoo3.enjoy
 
     register()
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--verbose", type=int, default=1)
+    verbose = parser.parse_known_args()[0].verbose
     sys.argv[1:1] = ["--folder", "logs"]
-    rl_zoo3.enjoy.enjoy()
+    SNDExperimentManager.began = False
+    with one_sentence(verbose):
+        rl_zoo3.enjoy.enjoy()
 
 
 if __name__ == "__main__":

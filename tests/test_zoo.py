@@ -139,6 +139,11 @@ def test_other_atari_games_and_the_zoos_own_entries(tmp_path):
     assert model.policy_class is PPO.policy_aliases["MlpPolicy"]
 
 
+@pytest.mark.filterwarnings("ignore:You have specified a mini-batch size")
+def test_the_zoos_entries_may_truncate_a_minibatch(tmp_path):
+    assert build("ppo", "MountainCarContinuous-v0", tmp_path, dict(n_envs=1, n_steps=8, batch_size=256))[0].batch_size == 256
+
+
 def run(monkeypatch, function, *arguments):
     monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
     function()
@@ -287,6 +292,19 @@ def test_bad_input_ends_in_one_sentence_and_writes_nothing(arguments, message, t
     assert message in error.value.code and error.value.code.startswith("train.py: ")
     assert "\n" not in error.value.code
     assert not folder.exists()
+
+
+def test_enjoy_without_a_model_ends_in_one_sentence(tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match=r"^train.py: .*folder was not found"):
+        run(monkeypatch, zoo.enjoy, "--algo", "ppo_snd", "--env", ATARI[0], "-f", tmp_path)
+
+
+def test_enjoy_refuses_a_zip_of_another_algorithm(tmp_path, monkeypatch):
+    folder = tmp_path / "ppo_snd" / f"{ATARI[0]}_1"
+    folder.mkdir(parents=True)
+    PPO("MlpPolicy", "CartPole-v1", device="cpu").save(folder / ATARI[0])
+    with pytest.raises(SystemExit, match="was not saved by PPOSND"):
+        run(monkeypatch, zoo.enjoy, "--algo", "ppo_snd", "--env", ATARI[0], "-f", tmp_path, "--no-render")
 
 
 def test_unknown_algo_lists_the_known(monkeypatch, capsys):
