@@ -307,7 +307,7 @@ class NaiveSchedule(Schedule):
         :param snd: The nets
         """
         buffer = self.model.rollout_buffer
-        assert isinstance(buffer, NaiveBuffer)
+        assert isinstance(buffer, NaiveBuffer) and isinstance(buffer.observations, th.Tensor)
         states, successors = buffer.observations.flatten(0, 1), buffer.next_observations.flatten(0, 1)  # (T * N, C, H, W)
 
         def load(memory: th.Tensor, rows: th.Tensor) -> th.Tensor:

@@ -4,14 +4,17 @@ Knows rewards, values and discount factors; not where the intrinsic reward comes
 """
 
 from collections.abc import Generator
+from typing import Any
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.type_aliases import RolloutBufferSamples
+from stable_baselines3.common.preprocessing import get_obs_shape
+from stable_baselines3.common.type_aliases import RolloutBufferSamples, TensorDict
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_snd.preprocessing import map_obs
 from sb3_snd.type_aliases import Rollout
 
 
@@ -35,7 +38,7 @@ class StreamRolloutBuffer(RolloutBuffer):
     :param intrinsic_episodic: Whether the intrinsic stream ends with the episode
     """
 
-    observations: th.Tensor  # type: ignore[assignment]
+    observations: th.Tensor | TensorDict  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -57,14 +60,13 @@ class StreamRolloutBuffer(RolloutBuffer):
         self.coefs = np.array([ext_coef, int_coef] if n_streams == 2 else [1.0], dtype=np.float32)
         self.episodic = np.array([True, intrinsic_episodic][:n_streams], dtype=np.float32)
         #: row ``t * n_envs + n`` -> last observation of the episode that step ``t`` of environment ``n`` ended
-        self.terminal_observations: dict[int, np.ndarray] = {}
+        self.terminal_observations: dict[int, np.ndarray | dict[str, np.ndarray]] = {}
         super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
 
     def reset(self) -> None:
         shape = (self.buffer_size, self.n_envs)
         if not hasattr(self, "observations"):  # every row is overwritten by each rollout
-            dtype = th.as_tensor(np.zeros(0, dtype=self.observation_space.dtype)).dtype
-            self.observations = th.zeros(*shape, *self.obs_shape, dtype=dtype, device=self.device)
+            self.observations = self._make_storage(self.observation_space)
         self.actions = np.zeros((*shape, self.action_dim), dtype=self.action_space.dtype)
         self.log_probs = np.zeros(shape, dtype=np.float32)
         self.episode_starts = np.zeros(shape, dtype=np.float32)
@@ -74,9 +76,16 @@ class StreamRolloutBuffer(RolloutBuffer):
         self.terminal_observations = {}
         self.pos, self.full = 0, False
 
+    def _make_storage(self, space: spaces.Space) -> Any:
+        """:return: zeros ``(n_steps, n_envs, *obs_shape)`` in the space's dtype, or a dict of these"""
+        if isinstance(space, spaces.Dict):
+            return {key: self._make_storage(subspace) for key, subspace in space.items()}
+        dtype = th.as_tensor(np.zeros(0, dtype=space.dtype)).dtype
+        return th.zeros(self.buffer_size, self.n_envs, *get_obs_shape(space), dtype=dtype, device=self.device)
+
     def add(  # type: ignore[override]
         self,
-        obs: th.Tensor,
+        obs: th.Tensor | TensorDict,
         action: np.ndarray,
         reward: np.ndarray,
         episode_start: np.ndarray,
@@ -84,7 +93,7 @@ class StreamRolloutBuffer(RolloutBuffer):
         log_prob: th.Tensor,
     ) -> None:
         """
-        :param obs: s_t, ``(n_envs, *obs_shape)``
+        :param obs: s_t, ``(n_envs, *obs_shape)``, or a dict of these
         :param action: ``(n_envs, *action_shape)``
         :param reward: ``(n_envs, S)``
         :param episode_start: Whether s_t begins an episode, ``(n_envs,)``
@@ -93,7 +102,7 @@ class StreamRolloutBuffer(RolloutBuffer):
         """
         assert value.shape == (self.n_envs, self.n_streams), value.shape
         assert reward.shape == (self.n_envs, self.n_streams), reward.shape
-        self.observations[self.pos].copy_(obs.reshape(self.n_envs, *self.obs_shape))
+        map_obs(lambda stored, new: stored[self.pos].copy_(new.reshape(stored.shape[1:])), self.observations, obs)
         self.actions[self.pos] = action.reshape(self.n_envs, self.action_dim)
         self.rewards[self.pos] = reward
         self.episode_starts[self.pos] = episode_start
@@ -153,7 +162,7 @@ class StreamRolloutBuffer(RolloutBuffer):
         """
         at = (batch_inds % self.buffer_size, batch_inds // self.buffer_size)  # step, environment
         return RolloutBufferSamples(
-            self.observations[at],
+            map_obs(lambda stored: stored[at], self.observations),
             *map(
                 self.to_torch,
                 (
@@ -166,9 +175,9 @@ class StreamRolloutBuffer(RolloutBuffer):
             ),
         )
 
-    def rollout(self, last_observation: th.Tensor | np.ndarray) -> Rollout:
+    def rollout(self, last_observation: Any) -> Rollout:
         """
-        :param last_observation: s_T, ``(n_envs, *obs_shape)``
+        :param last_observation: s_T, ``(n_envs, *obs_shape)``, or a dict of these
         :return: the observations of this rollout in time order
         """
         return Rollout(self.observations, last_observation, self.terminal_observations)

@@ -7,22 +7,30 @@ import time
 from pathlib import Path
 
 import numpy as np
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import CSVOutputFormat
 from stable_baselines3.common.monitor import ResultsWriter
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize, unwrap_vec_wrapper
+from stable_baselines3.common.vec_env import unwrap_vec_normalize, unwrap_vec_wrapper
+from stable_baselines3.her import HerReplayBuffer
 
-from sb3_snd.snd import check_minibatch
-from sb3_snd.type_aliases import EXTRINSIC_REWARD_KEY, INTRINSIC_REWARD_KEY, Rollout
+from sb3_snd.snd import MINIBATCH
+from sb3_snd.type_aliases import EXTRINSIC_REWARD_KEY, INTRINSIC_REWARD_KEY
 from sb3_snd.wrappers import VecIntrinsicReward
 
 
 class SNDCallback(BaseCallback):
     """
-    Trains, logs and saves the ``SND`` of a :class:`~sb3_snd.wrappers.VecIntrinsicReward` beside an unmodified
-    on-policy algorithm: one pass over each rollout, when it is complete. That is before the algorithm's own update, which
-    changes nothing: neither reads the other's nets.
+    Trains, logs and saves the ``SND`` of a :class:`~sb3_snd.wrappers.VecIntrinsicReward` beside an unmodified algorithm,
+    and lets the wrapper reward for as long as the algorithm learns.
+
+    On-policy (PPO, A2C, and sb3-contrib's): one pass over each rollout, when it is complete. That is before the
+    algorithm's own update, which changes nothing: neither reads the other's nets.
+
+    Off-policy (DQN, SAC, ...): as many transitions, drawn from the replay buffer, as were collected, so one pass on
+    average. The bonus is that of the time of the step, it is not computed anew when a transition is replayed.
 
     :param save_path: Folder for the nets, ``<name_prefix>_<steps>_steps.snd.pth`` and, at the end of training,
         ``<name_prefix>.snd.pth``; None: nothing is saved
@@ -30,8 +38,8 @@ class SNDCallback(BaseCallback):
     :param name_prefix: Common prefix of the files
     :param restore: File of an earlier run to continue from
     :param verbose: 0 for no output, 2 to tell of each save
-    :raises ValueError: when training begins, if the environment has no intrinsic reward or observations normalised
-        after it, the algorithm no rollout buffer, or the minibatch does not divide the rollout
+    :raises ValueError: when training begins, if the environment has no intrinsic reward, the algorithm no rollout or
+        replay buffer or one that computes rewards itself, or the minibatch does not divide the rollout
     """
 
     def __init__(
@@ -47,59 +55,78 @@ class SNDCallback(BaseCallback):
         self.save_freq = save_freq
         self.name_prefix = name_prefix
         self.restore = restore
-        self._terminal_observations: dict[int, np.ndarray] = {}
-        self._row = 0
+        self._untrained = 0  # transitions that the replay buffer got since the nets' last update
+        self._seen = 0
 
     def _init_callback(self) -> None:
-        wrapper = unwrap_vec_wrapper(self.training_env, VecIntrinsicReward)
+        assert self.model.env is not None
+        wrapper = unwrap_vec_wrapper(self.model.env, VecIntrinsicReward)
         if wrapper is None:
             raise ValueError("SNDCallback found no intrinsic reward: wrap the environment in VecIntrinsicReward first.")
-        if not isinstance(self.model, OnPolicyAlgorithm):
+        name = type(self.model).__name__
+        if wrapper.rewards == "streams":
+            raise ValueError(f"{name} trains its own SND: leave SNDCallback away, or use it with an unmodified algorithm.")
+        if isinstance(self.model, OnPolicyAlgorithm):
+            wrapper.snd.minibatch_size(self.model.n_steps * self.model.n_envs)
+        elif not isinstance(self.model, OffPolicyAlgorithm):
             raise ValueError(
-                f"SNDCallback trains from a rollout buffer, which {type(self.model).__name__} does not have:"
-                " use an on-policy algorithm such as PPO or A2C."
+                f"SNDCallback trains from a rollout or replay buffer, which {name} never fills:"
+                " use an algorithm such as PPO, A2C, DQN or SAC."
             )
+        elif isinstance(self.model.replay_buffer, HerReplayBuffer):
+            raise ValueError("HerReplayBuffer computes rewards itself and would drop the intrinsic one: use DictReplayBuffer.")
         self.wrapper, self.snd = wrapper, wrapper.snd
-        env = self.training_env
-        while env is not wrapper:
-            assert isinstance(env, VecEnvWrapper)
-            if isinstance(env, VecNormalize) and env.norm_obs:
-                raise ValueError(
-                    "VecNormalize around VecIntrinsicReward would train SND on other observations than those it rates:"
-                    " wrap in VecNormalize first, in VecIntrinsicReward last."
-                )
-            env = env.venv
-        check_minibatch(self.snd.batch_size, self.model.n_steps * self.model.n_envs, "SND's batch_size")
         if self.restore is not None:
             self.snd.load(self.restore)
             self.restore = None  # once, not again when training continues
         if self.save_path is not None:
             self.save_path.mkdir(parents=True, exist_ok=True)
 
+    def _on_training_start(self) -> None:
+        self.wrapper.training = True
+        self._seen = self.num_timesteps
+
     def _on_rollout_start(self) -> None:
-        self._terminal_observations, self._row = {}, 0
+        if isinstance(self.model, OnPolicyAlgorithm):
+            self.wrapper.start_recording(self.model.n_steps)
 
     def _on_step(self) -> bool:
-        infos = self.locals["infos"]
-        for idx in np.flatnonzero(self.locals["dones"]):
-            terminal_obs = infos[idx].get("terminal_observation")
-            if terminal_obs is None:  # no successor is known: s_t stands for it
-                terminal_obs = self.model._last_obs[idx]  # type: ignore[index, call-overload]
-            self._terminal_observations[self._row + int(idx)] = np.array(terminal_obs)
-        self._row += self.training_env.num_envs
         if self.save_path is not None and self.save_freq > 0 and self.n_calls % self.save_freq == 0:
             self._save(f"{self.name_prefix}_{self.num_timesteps}_steps")
         return True
 
     def _on_rollout_end(self) -> None:
-        assert isinstance(self.model, OnPolicyAlgorithm)
-        rollout = Rollout(self.model.rollout_buffer.observations, self.locals["new_obs"], self._terminal_observations)
+        if isinstance(self.model, OnPolicyAlgorithm):
+            self._log(self.snd.train_on_rollout(self.wrapper.pop_rollout()))
+            return
+        self._untrained += self.num_timesteps - self._seen
+        self._seen = self.num_timesteps
+        batch_size = self.snd.batch_size or MINIBATCH
+        while self._untrained >= batch_size:
+            self._untrained -= batch_size
+            self._log(self.snd.train_on_pairs(*self._sample_pairs(batch_size)))
+
+    def _sample_pairs(self, batch_size: int) -> tuple:
+        """:return: s_t and s_{t+1} from the replay buffer, as novelty saw them"""
+        assert isinstance(self.model, OffPolicyAlgorithm) and self.model.replay_buffer is not None
+        buffer = self.model.replay_buffer
+        # The buffer keeps observations as they were below VecNormalize
+        env = unwrap_vec_normalize(self.wrapper.venv)
+        if isinstance(buffer, NStepReplayBuffer):  # its own successors are n steps away
+            rows = np.random.randint(buffer.size(), size=batch_size)
+            samples = ReplayBuffer._get_samples(buffer, rows, env)
+        else:
+            samples = buffer.sample(batch_size, env)
+        return samples.observations, samples.next_observations
+
+    def _log(self, losses: dict[str, float]) -> None:
         for name, value in self.wrapper.pop_statistics().items():
             self.logger.record(f"rollout/{name}", value)
-        for name, value in self.snd.train_on_rollout(rollout).items():
+        for name, value in losses.items():
             self.logger.record(f"snd/{name}", value)
 
     def _on_training_end(self) -> None:
+        self.wrapper.training = False
         if self.save_path is not None:
             self._save(self.name_prefix)
 

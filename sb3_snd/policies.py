@@ -8,7 +8,7 @@ from typing import Any
 
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
@@ -110,5 +110,37 @@ class StreamActorCriticCnnPolicy(StreamActorCriticPolicy):
                 module.apply(partial(self.init_weights, gain=gain))
 
 
+class StreamMultiInputActorCriticPolicy(StreamActorCriticPolicy):
+    """
+    For ``Dict`` observations: SB3's ``CombinedExtractor``, a small CNN for each image and all else flattened.
+
+    :param observation_space: Observation space
+    :param action_space: Action space
+    :param lr_schedule: Learning rate schedule
+    :param n_streams: Columns of the critic
+    :param features_extractor_class: What joins the entries
+    :param kwargs: Further arguments of ``ActorCriticPolicy``
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        n_streams: int = 1,
+        features_extractor_class: type[BaseFeaturesExtractor] = CombinedExtractor,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            n_streams,
+            features_extractor_class=features_extractor_class,
+            **kwargs,
+        )
+
+
 MlpPolicy = StreamActorCriticPolicy
 CnnPolicy = StreamActorCriticCnnPolicy
+MultiInputPolicy = StreamMultiInputActorCriticPolicy

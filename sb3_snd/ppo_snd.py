@@ -22,7 +22,8 @@ from stable_baselines3.common.utils import explained_variance, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv, is_vecenv_wrapped
 
 from sb3_snd.buffers import StreamRolloutBuffer
-from sb3_snd.policies import CnnPolicy, MlpPolicy, StreamActorCriticPolicy
+from sb3_snd.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, StreamActorCriticPolicy
+from sb3_snd.preprocessing import map_obs
 from sb3_snd.snd import SND, check_minibatch
 from sb3_snd.targets import Target
 from sb3_snd.type_aliases import STREAM_NAMES
@@ -38,11 +39,12 @@ class PPOSND(PPO):
     Paper: Pecháč, Chovanec, Farkaš: Self-supervised network distillation, https://arxiv.org/abs/2302.11563
     PPO's arguments keep PPO's defaults; the paper's settings are in ``hyperparams/``. ``CnnPolicy`` is the paper's net.
 
-    :param policy: ``"MlpPolicy"``, ``"CnnPolicy"`` or a subclass of ``StreamActorCriticPolicy``
+    :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a subclass of ``StreamActorCriticPolicy``
     :param env: The environment; it is wrapped in a ``VecIntrinsicReward`` here. ``get_env()`` gives it back without
     :param snd: Name of a target in ``sb3_snd.targets.TARGETS``, a subclass of ``Target``, or an ``SND``;
         None: plain PPO with one stream
-    :param snd_kwargs: Arguments of ``SND``, if ``snd`` is not one yet; ``batch_size`` is PPO's by default
+    :param snd_kwargs: Arguments of ``SND``, if ``snd`` is not one yet; ``batch_size`` is PPO's by default, ``obs_key`` has
+        to be there for ``Dict`` observations
     :param gamma: Discount factor of the extrinsic stream
     :param gamma_int: Discount factor of the intrinsic stream
     :param ext_coef: Weight of the extrinsic advantage, unused with one stream
@@ -57,7 +59,11 @@ class PPOSND(PPO):
         or a minibatch that does not divide the rollout
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": MlpPolicy, "CnnPolicy": CnnPolicy}
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": MlpPolicy,
+        "CnnPolicy": CnnPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+    }
     rollout_buffer: StreamRolloutBuffer
     snd: SND | None
 
@@ -120,26 +126,26 @@ class PPOSND(PPO):
             self.snd.to(self.device)
             self.snd.optimizer.load_state_dict(self.snd.optimizer.state_dict())  # moves its state to the same device
             if self.env is not None:
-                check_minibatch(self.snd.batch_size, self.n_steps * self.n_envs, "SND's batch_size")
+                self.snd.minibatch_size(self.n_steps * self.n_envs)
                 self.env = self._wrap_with_snd(self.env)
 
     def _check_arguments(self) -> None:
         if not issubclass(self.policy_class, StreamActorCriticPolicy):
             raise ValueError(
                 f"PPOSND needs a policy with one value a stream, not {self.policy_class.__name__}:"
-                " use 'MlpPolicy', 'CnnPolicy' or a subclass of sb3_snd.policies.StreamActorCriticPolicy."
+                " use 'MlpPolicy', 'CnnPolicy', 'MultiInputPolicy' or a subclass of sb3_snd.policies.StreamActorCriticPolicy."
             )
         check_discount("gamma", self.gamma)
         check_discount("gamma_int", self.gamma_int)
-        if isinstance(self.observation_space, spaces.Dict):
-            raise ValueError("PPOSND does not take Dict observations: choose one entry, or flatten them into a Box.")
         if self.snd_target is not None and self.env is not None:
             check_minibatch(self.batch_size, self.n_steps * self.n_envs)
 
     def _wrap_with_snd(self, env: VecEnv) -> VecEnv:
         assert self.snd is not None
         _check_unwrapped(env)
-        return VecIntrinsicReward(env, self.snd, rewards="streams")
+        wrapper = VecIntrinsicReward(env, self.snd, rewards="streams")
+        wrapper.training = True
+        return wrapper
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """
@@ -186,7 +192,7 @@ class PPOSND(PPO):
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
-        obs_tensor: th.Tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type, assignment]
+        obs_tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
 
         while n_steps < n_rollout_steps:
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
@@ -208,7 +214,7 @@ class PPOSND(PPO):
             for idx in np.flatnonzero(dones).tolist():
                 terminal_obs = infos[idx].get("terminal_observation")
                 if terminal_obs is None:  # no successor is known: s_t stands for it
-                    terminal_obs = obs_tensor[idx].cpu().numpy()
+                    terminal_obs = map_obs(lambda entry, idx=idx: entry[idx].cpu().numpy(), obs_tensor)
                 elif infos[idx].get("TimeLimit.truncated", False):
                     rewards[idx] += rollout_buffer.discount(self._terminal_values(terminal_obs))
                 rollout_buffer.terminal_observations[n_steps * env.num_envs + idx] = terminal_obs
@@ -216,7 +222,7 @@ class PPOSND(PPO):
             n_steps += 1
             self._last_obs = new_obs  # type: ignore[assignment]
             self._last_episode_starts = dones
-            obs_tensor = obs_as_tensor(new_obs, self.device)  # type: ignore[arg-type, assignment]
+            obs_tensor = obs_as_tensor(new_obs, self.device)  # type: ignore[arg-type]
 
         with th.no_grad():
             values = self.policy.predict_values(obs_tensor)
@@ -235,9 +241,9 @@ class PPOSND(PPO):
             return self.policy.unscale_action(actions)
         return np.clip(actions, self.action_space.low, self.action_space.high)
 
-    def _terminal_values(self, terminal_obs: np.ndarray) -> np.ndarray:
+    def _terminal_values(self, terminal_obs: np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
         """
-        :param terminal_obs: ``obs_shape``
+        :param terminal_obs: ``obs_shape``, or a dict of these
         :return: values of both streams, ``(S,)``
         """
         with th.no_grad():

@@ -37,7 +37,8 @@ class RunningMeanStd(nn.Module):
         total = self.count + weight
         share = (weight / total).to(batch.dtype)
         delta = batch_mean - self.mean
-        self.var += share * (batch_var - self.var + delta.square() * (1 - share))
+        # Weighted, not corrected by a difference: a small variance must survive the start value 1
+        self.var.mul_(1 - share).add_(share * (batch_var + delta.square() * (1 - share)))
         self.mean += share * delta
         self.count.copy_(total)
 
@@ -48,3 +49,10 @@ class RunningMeanStd(nn.Module):
         :return: ``(n, *shape)`` float32 in units of the standard deviation
         """
         return ((batch - self.mean) / th.sqrt(self.var + 1e-8)).clamp(-clip, clip)
+
+    def scale(self, batch: th.Tensor) -> th.Tensor:
+        """
+        :param batch: ``(n, *shape)`` float32
+        :return: ``(n, *shape)`` float32 in units of the standard deviation, not centred
+        """
+        return batch / th.sqrt(self.var).clamp(min=1e-12)

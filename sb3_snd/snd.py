@@ -7,7 +7,7 @@ import inspect
 import math
 import numbers
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,25 +16,31 @@ from gymnasium import spaces
 from stable_baselines3.common.utils import get_device
 from torch import nn
 
-from sb3_snd.preprocessing import get_frame_shape, newest_frame
+from sb3_snd.preprocessing import FrameReader
 from sb3_snd.running_stats import RunningMeanStd
 from sb3_snd.targets import TARGETS, Target
 from sb3_snd.type_aliases import Rollout, Transitions
 
 VECTOR_CLIP = 5.0  # normalised vector observations are clamped to this many standard deviations
+MINIBATCH = 512  # of the paper
 
 
 class SND(nn.Module):
     """
     Self-supervised network distillation (Pecháč, Chovanec, Farkaš, arXiv 2302.11563).
 
-    :param observation_space: What the environment gives: uint8 images (channels first or last, stacked or not: only
-        the newest frame is used) or vectors (normalised by a running mean and standard deviation, clamped to ±5)
+    :param observation_space: What the environment gives: images (uint8 or float, channels first or last, stacked or not:
+        only the newest frame is used) or anything else that SB3 knows, as a vector (normalised by a running mean and
+        standard deviation, clamped to ±5); or a ``Dict`` of these
     :param target: Name in ``sb3_snd.targets.TARGETS``, or a subclass of ``Target``
     :param eta: Scale of the intrinsic reward; by default the paper's for Montezuma's Revenge
     :param learning_rate: Of the one Adam for both nets
-    :param batch_size: Transitions in a minibatch, consecutive in time; it must divide the rollout
+    :param batch_size: Transitions in a minibatch, consecutive in time; it must divide the rollout. None: the paper's 512,
+        or the largest number below that divides the rollout
     :param device: PyTorch device of the nets
+    :param obs_key: The entry of ``Dict`` observations whose novelty counts
+    :param norm_reward: Whether to divide novelty by the running standard deviation of its discounted sum, over time in
+        each environment (RND, arXiv 1810.12894, section 2.4), so that ``eta`` does not depend on the task; not in the paper
     :param target_kwargs: Further arguments of the target model (``features_dim``, ``target_width``, ...)
     :raises ValueError: for an unknown target, an unknown argument, a value out of its range, or an observation space
         that no target can take
@@ -48,23 +54,34 @@ class SND(nn.Module):
         target: str | type[Target] = "vic",
         eta: float | None = None,
         learning_rate: float = 1e-4,
-        batch_size: int = 512,
+        batch_size: int | None = None,
         device: th.device | str = "auto",
+        obs_key: str | None = None,
+        norm_reward: bool = False,
         **target_kwargs: Any,
     ) -> None:
         super().__init__()
         target_class = find_target(target, target_kwargs)
         self.eta = target_class.eta if eta is None else eta
         _check_numbers(eta=self.eta, learning_rate=learning_rate, batch_size=batch_size, **target_kwargs)
-        self.frame_shape = get_frame_shape(observation_space)
+        self.reader = FrameReader(observation_space, obs_key)
         self.batch_size = batch_size
         self.target_name = target
         # What a second SND needs to take this one's state_dict
-        self.init_kwargs = dict(eta=self.eta, learning_rate=learning_rate, batch_size=batch_size, **target_kwargs)
+        self.init_kwargs = dict(
+            eta=self.eta,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            obs_key=obs_key,
+            norm_reward=norm_reward,
+            **target_kwargs,
+        )
 
         self.target = target_class(self.frame_shape, **target_kwargs)
         self.learner = self.target.make_learner()
-        self.obs_stats = RunningMeanStd(self.frame_shape) if len(self.frame_shape) == 1 else None
+        self.obs_stats = None if self.reader.is_image else RunningMeanStd(self.frame_shape)
+        #: of the discounted sums of novelty
+        self.return_stats = RunningMeanStd((), count=0.0) if norm_reward else None
         self.to(get_device(device))
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         self.optimizer = th.optim.Adam(trained, lr=learning_rate)
@@ -74,33 +91,47 @@ class SND(nn.Module):
         """Device of the nets."""
         return next(self.parameters()).device
 
-    def _frames(self, obs: np.ndarray | th.Tensor) -> th.Tensor:
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """``(C, H, W)`` of one frame, or ``(D,)``."""
+        return self.reader.shape
+
+    def select(self, obs: Any) -> th.Tensor:
+        """
+        What novelty is read from, on the nets' device. Every method here takes it in place of observations.
+
+        :param obs: ``(n, *obs_shape)``, or a dict of these
+        :return: the newest frames ``(n, *frame_shape)``: images in the environment's dtype, vectors float32
+        """
+        return self.reader.newest(obs, self.device)
+
+    def _frames(self, obs: Any) -> th.Tensor:
         """
         :param obs: ``(n, *obs_shape)``
         :return: what the nets see, ``(n, *frame_shape)`` float32
         """
-        frames = newest_frame(obs, self.frame_shape, self.device)
+        frames = self.reader.scale(self.select(obs))
         if self.obs_stats is not None:
             frames = self.obs_stats.normalize(frames, clip=VECTOR_CLIP)
         return self.target.preprocess(frames)
 
     @th.no_grad()
-    def update_statistics(self, obs: np.ndarray | th.Tensor) -> None:
+    def update_statistics(self, obs: Any) -> None:
         """
-        Let running statistics, where there are any, see a new batch of observations.
+        Let running statistics of observations, where there are any, see a new batch.
 
         :param obs: ``(n, *obs_shape)``
         """
         if self.obs_stats is None and type(self.target).update_statistics is Target.update_statistics:
             return
-        frames = newest_frame(obs, self.frame_shape, self.device)
+        frames = self.reader.scale(self.select(obs))
         if self.obs_stats is not None:
             self.obs_stats.update(frames)
             frames = self.obs_stats.normalize(frames, clip=VECTOR_CLIP)
         self.target.update_statistics(frames)
 
     @th.no_grad()
-    def novelty(self, obs: np.ndarray | th.Tensor) -> th.Tensor:
+    def novelty(self, obs: Any) -> th.Tensor:
         """
         Distillation error (arXiv 2302.11563, eq. 2). On an accelerator the call returns before the result is there.
 
@@ -113,31 +144,51 @@ class SND(nn.Module):
     def scale(self, novelty: th.Tensor) -> th.Tensor:
         """
         :param novelty: ``(n,)``
-        :return: intrinsic reward clip(eta · novelty, 0, 1), ``(n,)``
+        :return: intrinsic reward clip(eta · novelty, 0, 1), ``(n,)``; with ``norm_reward`` novelty is first divided by
+            the standard deviation of its discounted sums
         """
+        if self.return_stats is not None:
+            novelty = self.return_stats.scale(novelty)
         return (self.eta * novelty).clamp(0.0, 1.0)
 
-    def intrinsic_reward(self, obs: np.ndarray | th.Tensor) -> th.Tensor:
+    def intrinsic_reward(self, obs: Any) -> th.Tensor:
         """
         :param obs: ``(n, *obs_shape)``
         :return: clip(eta · novelty, 0, 1), ``(n,)`` float32 on the nets' device
         """
         return self.scale(self.novelty(obs))
 
-    def loss(self, obs: np.ndarray | th.Tensor, next_obs: np.ndarray | th.Tensor, **draws: Any) -> dict[str, th.Tensor]:
+    def loss(self, obs: Any, next_obs: Any, **draws: Any) -> dict[str, th.Tensor]:
         """
         :param obs: s_t, ``(B, *obs_shape)``; pairs of other states, where a target needs them, are drawn from these
         :param next_obs: s_{t+1}, ``(B, *obs_shape)``
         :param draws: Random numbers of the target's loss, given instead of drawn
         :return: named scalar terms; ``"loss"`` is what is minimised
         """
+        return self._terms(self._pairs(obs, next_obs), **draws)
+
+    def _pairs(self, obs: Any, next_obs: Any) -> Transitions:
         states = self._frames(obs)
         n = len(states)
         next_index = th.arange(n, 2 * n, device=self.device)
-        frames = th.cat([states, self._frames(next_obs)])
-        terms = self.target.loss(Transitions(frames, next_index, n, states.__getitem__), self.learner, **draws)
+        return Transitions(th.cat([states, self._frames(next_obs)]), next_index, n, states.__getitem__)
+
+    def _terms(self, batch: Transitions, **draws: Any) -> dict[str, th.Tensor]:
+        terms = self.target.loss(batch, self.learner, **draws)
         terms["feature_norm"] = terms.pop("features").norm(dim=1).mean()
         return terms
+
+    def minibatch_size(self, size: int) -> int:
+        """
+        :param size: Transitions in a rollout
+        :return: transitions in each of its minibatches
+        :raises ValueError: if ``batch_size`` does not divide them, or, where it is None, nothing from 2 to 512 does
+        """
+        batch_size = self.batch_size
+        if batch_size is None:
+            batch_size = next((n for n in range(min(MINIBATCH, size), 1, -1) if size % n == 0), MINIBATCH)
+        check_minibatch(batch_size, size, "SND's batch_size")
+        return batch_size
 
     def minibatches(self, rollout: Rollout) -> Iterator[Transitions]:
         """
@@ -148,23 +199,25 @@ class SND(nn.Module):
         :return: ``T * N / batch_size`` minibatches
         :raises ValueError: if ``batch_size`` does not divide ``T * N``
         """
-        n_steps, n_envs = rollout.observations.shape[:2]
+        observations, last_observation = self.reader.entry(rollout.observations), self.reader.entry(rollout.last_observation)
+        n_steps, n_envs = observations.shape[:2]
         size = n_steps * n_envs
-        check_minibatch(self.batch_size, size, "SND's batch_size")
-        flat = rollout.observations.reshape(size, *rollout.observations.shape[2:])  # row t * N + n
+        batch_size = self.minibatch_size(size)
+        flat = observations.reshape(size, *observations.shape[2:])  # row t * N + n
         ends = np.array(sorted(rollout.terminal_observations), dtype=np.int64)
 
         def pool(rows: th.Tensor) -> th.Tensor:
-            return self._frames(flat[rows.cpu()] if isinstance(flat, np.ndarray) else flat[rows.to(flat.device)])
+            return self._frames(flat[rows.cpu().numpy()] if isinstance(flat, np.ndarray) else flat[rows.to(flat.device)])
 
-        for start in range(0, size, self.batch_size):
-            stop = start + self.batch_size
-            parts = [flat[start : stop + n_envs], rollout.last_observation[: max(0, stop + n_envs - size)]]
-            next_index = np.arange(n_envs, n_envs + self.batch_size)
+        for start in range(0, size, batch_size):
+            stop = start + batch_size
+            parts = [flat[start : stop + n_envs], last_observation[: max(0, stop + n_envs - size)]]
+            next_index = np.arange(n_envs, n_envs + batch_size)
             ended = ends[(start <= ends) & (ends < stop)]
             if len(ended) > 0:
-                next_index[ended - start] = self.batch_size + n_envs + np.arange(len(ended))
-                parts.append(np.stack([rollout.terminal_observations[row] for row in ended]))
+                next_index[ended - start] = batch_size + n_envs + np.arange(len(ended))
+                entries = (self.reader.entry(rollout.terminal_observations[row]) for row in ended)
+                parts.append(th.stack([th.as_tensor(entry) for entry in entries]))
             frames = th.cat([self._frames(part) for part in parts if len(part) > 0])
             yield Transitions(frames, th.as_tensor(next_index, device=self.device), size, pool)
 
@@ -176,14 +229,26 @@ class SND(nn.Module):
         :return: means over the minibatches of each loss term, and of the norm of the target's features
         :raises ValueError: if ``batch_size`` does not divide ``T * N``
         """
+        return self._train(self.minibatches(rollout))
+
+    def train_on_pairs(self, obs: Any, next_obs: Any) -> dict[str, float]:
+        """
+        One update of both nets, for algorithms that keep no rollout.
+
+        :param obs: s_t, ``(B, *obs_shape)``
+        :param next_obs: s_{t+1}, ``(B, *obs_shape)``
+        :return: each loss term, and the mean norm of the target's features
+        """
+        return self._train([self._pairs(obs, next_obs)])
+
+    def _train(self, batches: Iterable[Transitions]) -> dict[str, float]:
         sums: dict[str, th.Tensor] = {}
         n_batches = 0
-        for batch in self.minibatches(rollout):
-            terms = self.target.loss(batch, self.learner)
+        for batch in batches:
+            terms = self._terms(batch)
             self.optimizer.zero_grad()
             terms["loss"].backward()
             self.optimizer.step()
-            terms["feature_norm"] = terms.pop("features").norm(dim=1).mean()
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0.0) + term.detach()  # no sync until the end
             n_batches += 1
@@ -216,7 +281,7 @@ class SND(nn.Module):
         :param observation_space: What an environment gives
         :raises ValueError: if these nets were made for other frames
         """
-        frame_shape = get_frame_shape(observation_space)
+        frame_shape = FrameReader(observation_space, self.reader.obs_key).shape
         if frame_shape != self.frame_shape:
             raise ValueError(
                 f"This SND was made for frames of shape {self.frame_shape}, the environment gives {frame_shape}:"
@@ -242,7 +307,7 @@ def find_target(target: str | type[Target], target_kwargs: dict[str, Any]) -> ty
     if unknown:
         raise ValueError(
             f"Unknown SND argument {unknown[0]!r}: {target.__name__} takes"
-            f" {', '.join(['eta', 'learning_rate', 'batch_size', *known])}."
+            f" {', '.join(['eta', 'learning_rate', 'batch_size', 'obs_key', 'norm_reward', *known])}."
         )
     return target
 

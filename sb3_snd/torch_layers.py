@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import gymnasium as gym
 import torch as th
+from stable_baselines3.common.preprocessing import is_image_space_channels_first
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
@@ -101,7 +102,7 @@ class SNDTrunk(BaseFeaturesExtractor):
     Trunk of the paper's actor and critic: four convolutions over all frames of the stack and one linear layer with no
     activation after it (Pecháč et al., arXiv 2302.11563, and the released program).
 
-    :param observation_space: Images, channels first
+    :param observation_space: Images; SB3 transposes uint8 ones to channels first, of others either order is read
     :param features_dim: Output size
     :param width: Channels of the last convolution: 128 for Atari, 64 for Procgen
     :raises ValueError: if the space is no image, or a side is below 36 pixels
@@ -112,12 +113,18 @@ class SNDTrunk(BaseFeaturesExtractor):
         shape = observation_space.shape
         if shape is None or len(shape) != 3:
             raise ValueError(f"CnnPolicy needs images, not {observation_space}: use MlpPolicy.")
+        assert isinstance(observation_space, gym.spaces.Box)
+        self.channels_last = not is_image_space_channels_first(observation_space)
+        if self.channels_last:
+            shape = shape[2], *shape[:2]
         check_frame_size(*shape[1:])
         self.net = encoder(shape, snd_convs(width), features_dim, nn.ReLU)
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         """
-        :param observations: ``(n, C, H, W)`` float32 in [0, 1]
+        :param observations: ``(n, *shape)`` float32 in [0, 1]
         :return: ``(n, features_dim)``
         """
+        if self.channels_last:
+            observations = observations.permute(0, 3, 1, 2)
         return self.net(observations)

@@ -4,9 +4,8 @@ Knows shapes and names only; no network, no environment, no algorithm.
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch as th
 
 # Order on the stream axis of rewards, values, returns, advantages and discount factors.
@@ -25,9 +24,9 @@ class Rollout(NamedTuple):
     observation for the last step, or the terminal observation where the episode ended.
     """
 
-    observations: th.Tensor | np.ndarray  # (T, N, *obs_shape)
-    last_observation: th.Tensor | np.ndarray  # (N, *obs_shape)
-    terminal_observations: Mapping[int, np.ndarray]  # row -> (*obs_shape)
+    observations: Any  # (T, N, *obs_shape), array, tensor, or a dict of these
+    last_observation: Any  # (N, *obs_shape)
+    terminal_observations: Mapping[int, Any]  # row -> (*obs_shape)
 
 
 class Transitions(NamedTuple):

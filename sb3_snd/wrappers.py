@@ -7,20 +7,24 @@ from typing import Any, Literal
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, is_vecenv_wrapped
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from sb3_snd.preprocessing import map_obs
 from sb3_snd.snd import SND
 from sb3_snd.targets import Target
-from sb3_snd.type_aliases import EXTRINSIC_REWARD_KEY, INTRINSIC_REWARD_KEY
+from sb3_snd.type_aliases import EXTRINSIC_REWARD_KEY, INTRINSIC_REWARD_KEY, Rollout
+
+RETURN_DISCOUNT = 0.99  # of the sums whose standard deviation novelty is divided by, where that is asked for
 
 
 class VecIntrinsicReward(VecEnvWrapper):
     """
     Adds an intrinsic reward, the novelty of the state that the action was taken in (arXiv 2302.11563, eq. 3).
 
-    Every info of a training step holds both rewards under ``"extrinsic_reward"`` and ``"intrinsic_reward"``.
-    Set ``training = False`` for evaluation: rewards and infos then pass through untouched.
+    It does so only while ``training`` is True, which ``SNDCallback`` and ``PPOSND`` see to; otherwise, and so in every
+    evaluation environment, rewards and infos pass through untouched. Every info of a training step holds both rewards
+    under ``"extrinsic_reward"`` and ``"intrinsic_reward"``.
 
     :param venv: The environment to wrap
     :param snd: Name of a target in ``sb3_snd.targets.TARGETS``, a subclass of ``Target``, or an ``SND``
@@ -30,7 +34,8 @@ class VecIntrinsicReward(VecEnvWrapper):
     :param rewards: ``"combined"``: ``ext_coef * extrinsic + int_coef * intrinsic``, ``(n_envs,)``, for any algorithm;
         ``"streams"``: both, unweighted, ``(n_envs, 2)``, for ``PPOSND``
     :param device: PyTorch device of the nets, if ``snd`` is not one yet
-    :raises ValueError: for an unknown mode, bad arguments of ``SND``, or an ``SND`` made for other observations
+    :raises ValueError: for an unknown mode, bad arguments of ``SND``, an ``SND`` made for other observations, or an
+        environment that has an intrinsic reward already
     """
 
     def __init__(
@@ -45,18 +50,24 @@ class VecIntrinsicReward(VecEnvWrapper):
     ) -> None:
         if rewards not in ("combined", "streams"):
             raise ValueError(f"rewards={rewards!r} must be 'combined' or 'streams'.")
+        if is_vecenv_wrapped(venv, VecIntrinsicReward):
+            raise ValueError("The environment already has an intrinsic reward: wrap it in VecIntrinsicReward once.")
         super().__init__(venv)
         self.snd = snd if isinstance(snd, SND) else SND(venv.observation_space, snd, device=device, **(snd_kwargs or {}))
         self.snd.check_space(venv.observation_space)
         self.coefs = np.array([ext_coef, int_coef], dtype=np.float32)
         self.rewards = rewards
-        self.training = True
+        self.training = False
         #: s_t, ``(n_envs, *obs_shape)``; an algorithm that has the same batch on its device may put it here
         self.last_obs: Any = None
         self._novelty: th.Tensor | None = None
         self._intrinsic: th.Tensor | None = None
+        self._returns = th.zeros(venv.num_envs, device=self.snd.device)
         self._sums: dict[str, th.Tensor] = {}
         self._n_steps = 0
+        self._recording: th.Tensor | None = None  # (n_steps, n_envs, *frame_shape)
+        self._recorded = 0
+        self._terminal_frames: dict[int, th.Tensor] = {}
 
     def reset(self) -> VecEnvObs:
         self.last_obs = self.venv.reset()
@@ -65,15 +76,23 @@ class VecIntrinsicReward(VecEnvWrapper):
     def step_async(self, actions: np.ndarray) -> None:
         self.venv.step_async(actions)  # first, so that environments and nets work at the same time
         if self.training:
-            self.snd.update_statistics(self.last_obs)
-            self._novelty = self.snd.novelty(self.last_obs)
+            frames = self.snd.select(self.last_obs)
+            self.snd.update_statistics(frames)
+            self._novelty = self.snd.novelty(frames)
+            if self.snd.return_stats is not None:
+                self._returns = RETURN_DISCOUNT * self._returns + self._novelty
+                self.snd.return_stats.update(self._returns)
             self._intrinsic = self.snd.scale(self._novelty)
+            if self._recording is not None:
+                self._recording[self._recorded].copy_(frames)
 
     def step_wait(self) -> VecEnvStepReturn:
         self.last_obs, extrinsic, dones, infos = self.venv.step_wait()
         if not self.training:
             return self.last_obs, extrinsic, dones, infos
         assert self._novelty is not None and self._intrinsic is not None
+        if self._recording is not None:
+            self._record_ends(dones, infos)
         self._add_to_statistics(self._novelty, self._intrinsic)
         intrinsic = self._intrinsic.cpu().numpy()
         assert intrinsic.shape == (self.num_envs,), intrinsic.shape
@@ -82,6 +101,37 @@ class VecIntrinsicReward(VecEnvWrapper):
             info[INTRINSIC_REWARD_KEY] = int_
         streams = np.stack([extrinsic, intrinsic], axis=1, dtype=np.float32)  # (n_envs, 2)
         return self.last_obs, streams if self.rewards == "streams" else streams @ self.coefs, dones, infos
+
+    def start_recording(self, n_steps: int) -> None:
+        """
+        Keep the newest frames of the next steps, on the nets' device, as novelty saw them: whatever wrappers above this
+        one do to the observations, the nets are trained on what they rated.
+
+        :param n_steps: How many steps, until :meth:`pop_rollout`
+        """
+        if self._recording is None or len(self._recording) != n_steps:
+            frames = self.snd.select(self.last_obs)
+            self._recording = th.zeros(n_steps, *frames.shape, dtype=frames.dtype, device=frames.device)
+        self._recorded, self._terminal_frames = 0, {}
+
+    def _record_ends(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
+        assert self._recording is not None
+        for idx in np.flatnonzero(dones).tolist():
+            terminal_obs = infos[idx].get("terminal_observation")
+            if terminal_obs is None:  # no successor is known: s_t stands for it
+                frame = self._recording[self._recorded, idx].clone()
+            else:
+                frame = self.snd.select(map_obs(lambda entry: np.array(entry)[None], terminal_obs))[0]
+            self._terminal_frames[self._recorded * self.num_envs + idx] = frame
+        self._recorded += 1
+
+    def pop_rollout(self) -> Rollout:
+        """
+        :return: what was recorded; its memory is used again for the next recording
+        """
+        assert self._recording is not None and self._recorded == len(self._recording), "The recording is not complete."
+        self._recorded = 0
+        return Rollout(self._recording, self.last_obs, self._terminal_frames)
 
     def _add_to_statistics(self, novelty: th.Tensor, intrinsic: th.Tensor) -> None:
         sums = {"novelty_mean": novelty.mean(), "intrinsic_reward_mean": intrinsic.mean()}

@@ -5,9 +5,14 @@ import numpy as np
 import pytest
 import torch as th
 from fakes import CountingEnv, FakeSND
-from stable_baselines3 import A2C, DQN, PPO
-from stable_baselines3.common.callbacks import CheckpointCallback
-from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
+from gymnasium import spaces
+from sb3_contrib import ARS, QRDQN, TRPO, MaskablePPO, RecurrentPPO
+from stable_baselines3 import A2C, DQN, PPO, SAC
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
+from stable_baselines3.common.envs import BitFlippingEnv
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize, VecTransposeImage
+from stable_baselines3.her import HerReplayBuffer
 
 from sb3_snd import PPOSND, SND, SNDCallback, VecIntrinsicReward
 from sb3_snd.callbacks import StreamMonitor
@@ -80,20 +85,214 @@ def _tensors(state):
     return [tensor for value in values for tensor in _tensors(value)]
 
 
-def test_bad_input():
-    with pytest.raises(ValueError, match="found no intrinsic reward"):
-        PPO("MlpPolicy", counting(), n_steps=16, device="cpu").learn(32, callback=SNDCallback())
-    model, _ = make_ppo()
-    model.n_steps = 15
-    with pytest.raises(ValueError, match="batch_size=8 does not divide the rollout of 30"):
-        model.learn(32, callback=SNDCallback())
-    normalised, _ = make_ppo()
-    normalised.set_env(VecNormalize(normalised.get_env()))
-    with pytest.raises(ValueError, match="VecNormalize around VecIntrinsicReward"):
-        normalised.learn(32, callback=SNDCallback())
+def test_rewards_only_while_the_algorithm_learns():
+    model, env = make_ppo()
+    assert not env.training
+    seen = []
+
+    class Watch(BaseCallback):
+        def _on_step(self):
+            seen.append("intrinsic_reward" in self.locals["infos"][0])
+            return True
+
+    model.learn(32, callback=[Watch(), SNDCallback()])
+    assert seen == [True] * 16 and not env.training
+    # Environment n gives 10 n a step for 5 steps
+    assert evaluate_policy(model, env, n_eval_episodes=2, return_episode_rewards=True)[0] == [0.0, 50.0]
+
+
+def test_evaluation_environments_stay_untouched(tmp_path):
+    """One with a wrapper of its own, as the Zoo makes it, is neither rewarded nor trained."""
+    model, env = make_ppo()
+    evaluation = VecIntrinsicReward(counting(), "vic", device="cpu")
+    before = {name: value.clone() for name, value in evaluation.snd.state_dict().items()}
+    callback = EvalCallback(evaluation, n_eval_episodes=2, eval_freq=8, log_path=str(tmp_path), verbose=0)
+    model.learn(32, callback=[callback, SNDCallback()])
+    assert np.load(tmp_path / "evaluations.npz")["results"].tolist() == [[0.0, 50.0]] * 2
+    assert all(th.equal(value, before[name]) for name, value in evaluation.snd.state_dict().items())
+    assert env.snd.obs_stats.count == pytest.approx(32, abs=1e-3)  # of the training steps alone
+
+
+class MaskedCounting(CountingEnv):
+    """Only the action 1 is allowed."""
+
+    def action_masks(self):
+        return np.array([False, True, False])
+
+    def step(self, action):
+        assert action == 1
+        return super().step(action)
+
+
+class ContinuousCounting(CountingEnv):
+    def __init__(self, number=0):
+        super().__init__(number)
+        self.action_space = spaces.Box(-1, 1, (1,))
+
+
+ON_POLICY = dict(n_steps=8, device="cpu", seed=0)
+OFF_POLICY = dict(learning_starts=8, train_freq=2, buffer_size=64, batch_size=4, device="cpu", seed=0)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "policy", "env_class", "kwargs"),
+    [
+        (PPO, "MlpPolicy", CountingEnv, dict(batch_size=16, **ON_POLICY)),
+        (A2C, "MlpPolicy", CountingEnv, ON_POLICY),
+        (MaskablePPO, "MlpPolicy", MaskedCounting, dict(batch_size=16, **ON_POLICY)),
+        (RecurrentPPO, "MlpLstmPolicy", CountingEnv, dict(batch_size=16, **ON_POLICY)),
+        (TRPO, "MlpPolicy", CountingEnv, dict(batch_size=16, **ON_POLICY)),
+        (DQN, "MlpPolicy", CountingEnv, OFF_POLICY),
+        (DQN, "MlpPolicy", CountingEnv, dict(n_steps=3, **OFF_POLICY)),
+        (QRDQN, "MlpPolicy", CountingEnv, OFF_POLICY),
+        (SAC, "MlpPolicy", ContinuousCounting, OFF_POLICY),
+    ],
+)
+def test_every_algorithm(algorithm, policy, env_class, kwargs):
+    """
+    Environment n gives 10 n and has novelty (n + 1) / 100: with weights 2 and 100 it is rewarded by 20 n + n + 1. The
+    algorithm's own buffer has these, and the nets are trained.
+    """
+    venv = DummyVecEnv([lambda i=i: env_class(i) for i in range(2)])
+    env = VecIntrinsicReward(venv, FakeSND(venv.observation_space, batch_size=8), ext_coef=2.0, int_coef=100.0)
+    nets = {name: value.clone() for name, value in env.snd.named_parameters()}
+    model = algorithm(policy, env, **kwargs)
+    rewards = []
+
+    class Watch(BaseCallback):
+        def _on_step(self):
+            rewards.append(self.locals["rewards"].copy())
+            return True
+
+    model.learn(32, callback=[SNDCallback(), Watch()])
+    np.testing.assert_allclose(rewards, [[1, 22]] * 16, rtol=1e-6)
+    stored = model.rollout_buffer.rewards if hasattr(model, "rollout_buffer") else model.replay_buffer.rewards[:16]
+    np.testing.assert_allclose(stored.reshape(-1, 2) if stored.ndim == 2 else stored, rewards[-len(stored) :], rtol=1e-6)
+    assert all(not th.equal(value, nets[name]) for name, value in env.snd.named_parameters())
+
+
+class Pairs:
+    """Stands in for the nets' training and keeps what it is given."""
+
+    def __init__(self, snd):
+        self.snd, self.rollouts, self.pairs = snd, [], []
+        snd.train_on_rollout = lambda rollout: self.add(self.rollouts, rollout)
+        snd.train_on_pairs = lambda *pairs: self.add(self.pairs, pairs)
+
+    @staticmethod
+    def add(into, what):
+        into.append(what)
+        return {}
+
+
+@pytest.mark.parametrize("n_steps", [1, 3])
+@pytest.mark.parametrize("normalize", [None, "below", "above"])
+def test_off_policy_pairs_from_the_replay_buffer(n_steps, normalize):
+    """
+    Observations are (environment, step): a successor's step is one more, also at an episode's end and with n-step
+    returns; as many transitions are drawn as were collected. VecNormalize below: what novelty sees is normalised.
+    """
+    venv = counting(length=3)
+    if normalize == "below":
+        venv = VecNormalize(venv)
+    env = VecIntrinsicReward(venv, FakeSND(venv.observation_space, batch_size=8))
+    kept = Pairs(env.snd)
+    top = VecNormalize(env) if normalize == "above" else env
+    model = DQN("MlpPolicy", top, train_freq=3, learning_starts=0, n_steps=n_steps, buffer_size=64, device="cpu", seed=0)
+    model.learn(48, callback=SNDCallback())
+    assert len(kept.pairs) == 48 // 8
+    for obs, next_obs in kept.pairs:
+        if normalize == "below":
+            obs, next_obs = (th.as_tensor(venv.unnormalize_obs(x.numpy())).round() for x in (obs, next_obs))
+            np.testing.assert_allclose(next_obs[:, 0], obs[:, 0])
+            continue
+        assert set(obs[:, 1].tolist()) <= {0.0, 1.0, 2.0}
+        np.testing.assert_allclose(next_obs, obs + th.tensor([0.0, 1.0]), atol=1e-6)
+    if normalize == "below":
+        assert max(obs.abs().max() for obs, _ in kept.pairs) < 5  # not (n, step) as the buffer keeps them
+
+
+def stacked(env):
+    return VecFrameStack(env, 3)
+
+
+@pytest.mark.parametrize("wrap", [lambda env: env, VecNormalize, VecMonitor, stacked, lambda env: VecNormalize(stacked(env))])
+def test_nets_train_on_what_they_rated_whatever_lies_above(wrap):
+    env = VecIntrinsicReward(counting(length=3), FakeSND(counting().observation_space, batch_size=8))
+    kept = Pairs(env.snd)
+    PPO("MlpPolicy", wrap(env), n_steps=4, batch_size=8, device="cpu").learn(8, callback=SNDCallback())
+    ((observations, last, terminal),) = kept.rollouts
+    assert observations.tolist() == [[[n, step] for n in range(2)] for step in (0, 1, 2, 0)]
+    assert last.tolist() == [[0, 1], [1, 1]]
+    assert {row: frame.tolist() for row, frame in terminal.items()} == {4: [0, 3], 5: [1, 3]}
+    np.testing.assert_array_equal(env.snd.asked, observations)
+
+
+def test_image_pairs_under_frame_stacking_and_transposition():
+    """Channels-last images below the stack, channels-first four-frame ones at the algorithm."""
+    venv = counting(image=True)
+    env = VecIntrinsicReward(venv, FakeSND(venv.observation_space, batch_size=8))
+    kept = Pairs(env.snd)
+    top = VecTransposeImage(VecFrameStack(env, 4))
+    model = DQN("CnnPolicy", top, train_freq=4, buffer_size=64, learning_starts=99, device="cpu")
+    model.learn(16, callback=SNDCallback())
+    assert [obs.shape for obs, _ in kept.pairs] == [(8, 4, 36, 36)] * 2
+    for obs, next_obs in kept.pairs:
+        frames, next_frames = env.snd.select(obs), env.snd.select(next_obs)
+        np.testing.assert_array_equal(next_frames, frames + 1)
+        assert frames.shape == (8, 1, 36, 36)
+
+
+def test_stopping_and_going_on():
+    model, env = make_ppo()
+
+    class Stop(BaseCallback):
+        def _on_step(self):
+            return self.num_timesteps < 20
+
+    model.learn(64, callback=[SNDCallback(), Stop()])
+    assert model.num_timesteps == 20 and not env.training
+    before = next(env.snd.parameters()).clone()
+    model.learn(32, callback=SNDCallback(), reset_num_timesteps=False)
+    assert not th.equal(next(env.snd.parameters()), before)
+
+
+def test_default_minibatch_fits_a_short_rollout():
     env = VecIntrinsicReward(counting(), device="cpu")
-    with pytest.raises(ValueError, match="DQN does not have"):
-        DQN("MlpPolicy", env, device="cpu").learn(4, callback=SNDCallback())
+    model = A2C("MlpPolicy", env, device="cpu")  # 5 steps of 2 environments
+    model.learn(20, callback=SNDCallback(), log_interval=None)
+    assert model.logger.name_to_value["snd/loss"] > 0
+
+
+def learn(algorithm, env, policy="MlpPolicy", callback=None, **kwargs):
+    algorithm(policy, env, device="cpu", **kwargs).learn(32, callback=callback or SNDCallback())
+
+
+@pytest.mark.parametrize(
+    ("message", "function"),
+    [
+        ("found no intrinsic reward", lambda: learn(PPO, counting(), n_steps=16, batch_size=16)),
+        ("ARS never fills", lambda: learn(ARS, VecIntrinsicReward(DummyVecEnv([CountingEnv]), device="cpu"))),
+        ("PPOSND trains its own SND", lambda: learn(PPOSND, counting(), n_steps=16, batch_size=16)),
+        (
+            "batch_size=8 does not divide the rollout of 30",
+            lambda: learn(A2C, VecIntrinsicReward(counting(), "vic", dict(batch_size=8), device="cpu"), n_steps=15),
+        ),
+        (
+            "HerReplayBuffer computes rewards itself",
+            lambda: learn(
+                DQN,
+                VecIntrinsicReward(DummyVecEnv([BitFlippingEnv]), "vic", dict(obs_key="observation"), device="cpu"),
+                "MultiInputPolicy",
+                replay_buffer_class=HerReplayBuffer,
+                buffer_size=64,
+            ),
+        ),
+    ],
+)
+def test_bad_input(message, function):
+    with pytest.raises(ValueError, match=message):
+        function()
 
 
 def read_monitor(path):
@@ -123,12 +322,6 @@ def test_monitor_file_goes_on_when_training_does(tmp_path):
     model.learn(16, callback=monitor, reset_num_timesteps=False)
     rows = read_monitor(tmp_path / "monitor.csv")[1]
     assert [int(row["l"]) for row in rows] == [5] * 6  # 16 steps of two environments, three episodes each
-
-
-def test_normalised_observations_below_the_wrapper_are_fine():
-    model, env = make_ppo(VecNormalize(counting()))
-    model.learn(32, callback=SNDCallback(), log_interval=None)
-    assert model.logger.name_to_value["snd/loss"] > 0 and env.snd.obs_stats.count > 30
 
 
 def test_monitor_file_keeps_the_score_apart_from_the_learners_return(tmp_path):

@@ -324,18 +324,6 @@ def test_logged_keys(tmp_path):
     assert rollout | streams | terms <= keys
 
 
-@pytest.mark.parametrize(
-    "space", [spaces.Discrete(3), spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(2), spaces.Box(-1, 1, (2,))]
-)
-def test_action_spaces(space):
-    class Env(CountingEnv):
-        def __init__(self):
-            super().__init__()
-            self.action_space = space
-
-    make(DummyVecEnv([Env, Env])).learn(32)
-
-
 def test_gsde():
     make(make_vec_env("Pendulum-v1", 2), use_sde=True, sde_sample_freq=4).learn(32)
 
@@ -351,7 +339,6 @@ def test_gsde():
         (dict(policy=PPO.policy_aliases["MlpPolicy"]), "needs a policy with one value a stream, not ActorCriticPolicy"),
         (dict(policy="CnnPolicy"), "CnnPolicy needs images"),
         (dict(snd=SND(spaces.Box(-1, 1, (2,)), device="cpu"), snd_kwargs=dict(eta=1)), "only goes with the name of a target"),
-        (dict(env=DummyVecEnv([lambda: gym.make("FrozenLake-v1")])), "SND cannot read Discrete"),
         (dict(env=VecIntrinsicReward(counting(), device="cpu")), "already has an intrinsic reward"),
     ],
 )

@@ -61,19 +61,6 @@ def test_target_is_trained_and_rnd_is_not(target):
     assert all(th.equal(a, b) for a, b in zip(before, rnd.target.parameters(), strict=True))
 
 
-def test_newest_frame_of_every_layout():
-    """An RGB stack or a grey stack, channels first or last, gives the same newest frame."""
-    rng = np.random.default_rng(0)
-    for channels, stack in ((1, 4), (3, 2), (1, 1), (3, 1)):
-        first = rng.integers(0, 256, (2, channels * stack, 40, 44), dtype=np.uint8)
-        expected = first[:, -channels:] / np.float32(255)
-        for obs in (first, first.transpose(0, 2, 3, 1)):
-            snd = make(spaces.Box(0, 255, obs.shape[1:], np.uint8))
-            assert snd.frame_shape == (channels, 40, 44)
-            np.testing.assert_allclose(snd._frames(obs), expected, rtol=1e-6)
-            np.testing.assert_allclose(snd._frames(first), expected, rtol=1e-6)
-
-
 def test_vectors_are_normalised_and_clamped():
     snd = make()
     obs = np.stack([np.arange(8.0), 100 * np.arange(8.0), np.ones(8), np.zeros(8)], axis=1).astype(np.float32)
@@ -172,10 +159,8 @@ def test_own_target_class():
         (dict(batch_size=16.0), "batch_size=16.0 must be a whole number"),
         (dict(features_dim=0), "features_dim=0 must be a whole number, 1 at least"),
         (dict(target_width=-3), "target_width=-3 must be a whole number"),
-        (dict(width=3), "Unknown SND argument 'width': VICTarget takes eta, .*target_width"),
-        (dict(space=spaces.Discrete(3)), "SND cannot read Discrete"),
-        (dict(space=spaces.Dict(a=VECTOR)), "SND cannot read Dict"),
-        (dict(space=spaces.Box(0, 1, (3, 3))), "SND cannot read Box"),
+        (dict(width=3), "Unknown SND argument 'width': VICTarget takes eta, .*obs_key, norm_reward, .*target_width"),
+        (dict(space=spaces.Text(3)), "SND cannot read Text"),
         (dict(space=spaces.Box(0, 255, (20, 40, 3), np.uint8)), "20 x 40 pixels are smaller"),
     ],
 )
@@ -189,17 +174,69 @@ def test_numpy_numbers_are_numbers():
     assert (snd.eta, snd.batch_size) == (0.5, 8)
 
 
-def test_wrong_observation_shape():
-    with pytest.raises(ValueError, match=r"Expected observations of shape \(n, 4\)"):
-        make().novelty(np.zeros((2, 5), dtype=np.float32))
-    with pytest.raises(ValueError, match="frames of shape"):
-        make(GREY_STACK).novelty(np.zeros((2, 4, 50, 50), dtype=np.uint8))
-
-
 def test_rollout_must_divide_into_minibatches():
     obs = random_obs(VECTOR, 12).reshape(3, 4, 4)
     with pytest.raises(ValueError, match=r"batch_size=8 does not divide the rollout of 12 .*: 6 would"):
         make(batch_size=8).train_on_rollout(Rollout(obs, obs[0], {}))
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [(16384, 512), (2048, 512), (40, 40), (640, 320), (1000, 500), (7, 7), (513, 171)]
+)
+def test_minibatch_that_fits_any_rollout(size, expected):
+    assert make().minibatch_size(size) == expected
+    assert size % expected == 0
+
+
+def test_no_minibatch_fits_a_prime_rollout():
+    with pytest.raises(ValueError, match="SND's batch_size=512 does not divide the rollout of 1021"):
+        make().minibatch_size(1021)
+
+
+def test_a_fitting_minibatch_trains_on_every_transition():
+    obs = random_obs(VECTOR, 36).reshape(6, 6, 4)
+    assert [len(batch.next_index) for batch in make().minibatches(Rollout(obs, obs[0], {}))] == [36]
+    assert [len(batch.next_index) for batch in make(batch_size=9).minibatches(Rollout(obs, obs[0], {}))] == [9] * 4
+
+
+def test_novelty_in_units_of_its_discounted_sums():
+    snd = make(eta=2.0, norm_reward=True)
+    snd.return_stats.update(th.tensor([1.0, 3.0, 5.0, 7.0]))  # variance 5
+    np.testing.assert_allclose(snd.scale(th.tensor([0.0, 0.5, 2.0])), [0, 2 * 0.5 / np.sqrt(5), 1], rtol=1e-4)
+    assert "return_stats.var" in snd.state_dict()
+    assert make().return_stats is None
+
+
+def test_pairs_outside_of_a_rollout_train_as_in_one():
+    """Two steps of eight environments in one minibatch, and the same transitions pair by pair."""
+    obs = random_obs(VECTOR, 24).reshape(3, 8, 4)
+    by_rollout, by_pairs = make(batch_size=16), make()
+    first = by_rollout.train_on_rollout(Rollout(obs[:2], obs[2], {}))
+    second = by_pairs.train_on_pairs(obs[:2].reshape(16, 4), obs[1:].reshape(16, 4))
+    assert first.keys() == second.keys()
+    np.testing.assert_allclose(list(first.values()), list(second.values()), rtol=1e-4)
+    for a, b in zip(by_rollout.parameters(), by_pairs.parameters(), strict=True):
+        np.testing.assert_allclose(a.detach(), b.detach(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_dict_observations_are_read_at_their_key(target):
+    """The same as an SND of that entry alone, whatever the other entry holds."""
+    space = spaces.Dict(seen=VECTOR, other=GREY_STACK)
+    alone, keyed = make(target=target, batch_size=8), make(space, target, batch_size=8, obs_key="seen")
+    obs = random_obs(VECTOR, 24).reshape(6, 4, 4)
+    other = random_obs(GREY_STACK, 24).reshape(6, 4, *GREY_STACK.shape)
+    ends = {5: obs[0, 0] + 1}
+    as_dict = Rollout(
+        {"seen": obs[:4], "other": other[:4]},
+        {"seen": obs[4], "other": other[4]},
+        {row: {"seen": end, "other": other[0, 0]} for row, end in ends.items()},
+    )
+    for snd, batch, rollout in ((alone, obs[5], Rollout(obs[:4], obs[4], ends)), (keyed, {"seen": obs[5]}, as_dict)):
+        th.manual_seed(1)
+        snd.update_statistics(batch)
+        snd.train_on_rollout(rollout)
+    assert th.equal(alone.novelty(obs[5]), keyed.novelty({"other": other[5], "seen": obs[5]}))
 
 
 def test_fake_environment_counts():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch as th
 from fakes import CountingEnv, FakeSND
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecMonitor
 
 from sb3_snd import SND, VecIntrinsicReward
 
@@ -13,7 +13,9 @@ def make_env(n_envs=3, **kwargs):
 
 def wrap(n_envs=3, **kwargs):
     venv = make_env(n_envs)
-    return VecIntrinsicReward(venv, FakeSND(venv.observation_space), **kwargs)
+    env = VecIntrinsicReward(venv, FakeSND(venv.observation_space), **kwargs)
+    env.training = True
+    return env
 
 
 def test_combined_reward_and_infos():
@@ -59,8 +61,8 @@ def test_novelty_starts_after_the_environments():
 
 @pytest.mark.parametrize("rewards", ["combined", "streams"])
 def test_not_training_passes_everything_through(rewards):
-    env = wrap(rewards=rewards)
-    env.training = False
+    venv = make_env()
+    env = VecIntrinsicReward(venv, FakeSND(venv.observation_space), rewards=rewards)  # as an evaluation environment
     env.reset()
     _, reward, _, infos = env.step(np.zeros(3, dtype=int))
     assert reward.tolist() == [0.0, 10.0, 20.0]
@@ -95,13 +97,101 @@ def test_statistics_of_a_real_snd_follow_training():
     env = VecIntrinsicReward(make_env(), "rnd", dict(eta=0.5), device="cpu")
     assert isinstance(env.snd, SND) and env.snd.eta == 0.5
     env.reset()
-    env.training = False
     env.step(np.zeros(3, dtype=int))
     assert env.snd.obs_stats.count.item() == pytest.approx(1e-4)
     env.training = True
     env.step(np.zeros(3, dtype=int))
     assert env.snd.obs_stats.count.item() == pytest.approx(3 + 1e-4)
     assert env.snd.target.frame_stats.count.item() == 2.0
+
+
+def test_normalised_rewards_by_hand():
+    """Constant novelties 0.01, 0.02, 0.03: their discounted sums are those times 1, 1.99, 2.9701, ..."""
+    env = VecIntrinsicReward(make_env(), FakeSND(make_env().observation_space, norm_reward=True))
+    env.training = True
+    env.reset()
+    novelty = np.array([0.01, 0.02, 0.03])
+    sums = []
+    for step in range(1, 9):
+        sums.append((1 - 0.99**step) / 0.01 * novelty)
+        infos = env.step(np.zeros(3, dtype=int))[3]
+        expected = np.clip(novelty / np.std(sums), 0, 1)
+        np.testing.assert_allclose([info["intrinsic_reward"] for info in infos], expected, rtol=1e-5)
+    assert expected.max() < 1
+    env.training = False
+    env.step(np.zeros(3, dtype=int))
+    assert env.snd.return_stats.count.item() == 24  # not the last step
+
+
+def test_normalised_rewards_do_not_depend_on_the_scale_of_novelty():
+    rewards = []
+    for scale in (1e-6, 1.0, 1e6):
+        env = VecIntrinsicReward(make_env(), FakeSND(make_env().observation_space, norm_reward=True), ext_coef=0)
+        env.training = True
+        rng = np.random.default_rng(0)
+        env.snd.novelty = lambda obs, rng=rng, scale=scale: scale * th.as_tensor(rng.random(len(obs)))
+        env.reset()
+        rewards.append([env.step(np.zeros(3, dtype=int))[1] for _ in range(8)])
+    np.testing.assert_allclose(rewards[0], rewards[1], rtol=1e-2)
+    np.testing.assert_allclose(rewards[2], rewards[1], rtol=1e-2)
+
+
+class NoTerminal(VecEnvWrapper):
+    """Environments that reset without showing the last observation."""
+
+    def reset(self):
+        return self.venv.reset()
+
+    def step_wait(self):
+        obs, rewards, dones, infos = self.venv.step_wait()
+        for info in infos:
+            info.pop("terminal_observation", None)
+        return obs, rewards, dones, infos
+
+
+@pytest.mark.parametrize(("outer", "last"), [(lambda env: env, 2.0), (NoTerminal, 1.0)])
+def test_recorded_rollouts(outer, last):
+    """Two environments with episodes of two steps; where no last observation is known, s_t stands for it."""
+    venv = outer(make_env(2, length=2))
+    env = VecIntrinsicReward(venv, FakeSND(venv.observation_space))
+    env.training = True
+    env.reset()
+    for begin in (0, 1):
+        env.start_recording(3)
+        for _ in range(3):
+            env.step(np.zeros(2, dtype=int))
+        rollout = env.pop_rollout()
+        steps = [(begin + t) % 2 for t in range(3)]
+        np.testing.assert_array_equal(rollout.observations, [[[n, step] for n in range(2)] for step in steps])
+        np.testing.assert_array_equal(rollout.last_observation, [[n, (begin + 3) % 2] for n in range(2)])
+        ends = {2 * t + n: [n, last] for t in range(3) if steps[t] == 1 for n in range(2)}
+        assert {row: frame.tolist() for row, frame in rollout.terminal_observations.items()} == ends
+
+
+def test_recorded_frames_are_kept_when_the_environment_uses_its_memory_again():
+    venv = make_env(2, image=True)
+    env = VecIntrinsicReward(venv, FakeSND(venv.observation_space))
+    env.training = True
+    memory = env.reset()
+    env.start_recording(2)
+    step_wait = venv.step_wait
+
+    def in_place():
+        obs, *rest = step_wait()
+        memory[:] = obs
+        return memory, *rest
+
+    venv.step_wait = in_place
+    for _ in range(2):
+        env.step(np.zeros(2, dtype=int))
+    recorded = env.pop_rollout().observations
+    assert recorded.dtype == th.uint8 and recorded.shape == (2, 2, 1, 36, 36)
+    assert recorded[:, :, 0, 0, 0].tolist() == [[0, 20], [1, 21]]
+
+
+def test_a_second_wrapper_is_refused():
+    with pytest.raises(ValueError, match="already has an intrinsic reward: wrap it in VecIntrinsicReward once"):
+        VecIntrinsicReward(VecMonitor(wrap()), device="cpu")
 
 
 def test_unknown_mode():

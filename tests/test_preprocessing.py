@@ -1,0 +1,102 @@
+"""What novelty is read from, for every space and layout."""
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+
+from sb3_snd.preprocessing import FrameReader, map_obs
+
+CPU = th.device("cpu")
+
+
+def read(space, obs, **kwargs):
+    reader = FrameReader(space, **kwargs)
+    frames = reader.newest(obs, CPU)
+    assert frames.shape[1:] == reader.shape
+    assert th.equal(reader.newest(frames, CPU), frames)  # a frame stays a frame
+    out = reader.scale(frames)
+    assert out.dtype == th.float32
+    return out.numpy()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+@pytest.mark.parametrize(("channels", "stack"), [(1, 4), (3, 2), (1, 1), (3, 1)])
+def test_newest_frame_of_every_layout(channels, stack, dtype):
+    """An RGB stack or a grey stack, channels first or last, gives the same newest frame."""
+    first = np.random.default_rng(0).integers(0, 256, (2, channels * stack, 40, 44)).astype(dtype)
+    expected = first[:, -channels:] / np.float32(255)
+    for obs in (first, first.transpose(0, 2, 3, 1)):
+        space = spaces.Box(0, 255, obs.shape[1:], dtype)
+        for layout in (first, first.transpose(0, 2, 3, 1)):  # the environment's, or that of a wrapper above
+            np.testing.assert_allclose(read(space, layout), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-1, 1), (-0.5, 0.5)])
+def test_float_images_are_scaled_by_their_bounds(low, high):
+    space = spaces.Box(low, high, (36, 50, 1), np.float32)
+    obs = np.full((1, 36, 50, 1), low + 0.25 * (high - low), dtype=np.float32)
+    obs[0, 3, 7] = high
+    out = read(space, obs)
+    assert out.shape == (1, 1, 36, 50)
+    assert (out[0, 0, 0, 0], out[0, 0, 3, 7], out.min()) == (0.25, 1.0, 0.25)
+
+
+def test_discrete_observations_become_one_hot_vectors():
+    np.testing.assert_array_equal(read(spaces.Discrete(3), np.array([2, 0])), [[0, 0, 1], [1, 0, 0]])
+    np.testing.assert_array_equal(read(spaces.Discrete(3), np.array([[2], [0]])), [[0, 0, 1], [1, 0, 0]])  # of a buffer
+    np.testing.assert_array_equal(read(spaces.MultiDiscrete([2, 3]), np.array([[1, 2]])), [[0, 1, 0, 0, 1]])
+    np.testing.assert_array_equal(read(spaces.MultiBinary(3), np.array([[1, 0, 1]], dtype=np.int8)), [[1, 0, 1]])
+
+
+def test_other_boxes_become_vectors():
+    np.testing.assert_array_equal(
+        read(spaces.Box(-1, 1, (2, 2)), np.arange(8.0).reshape(2, 2, 2)), [[0, 1, 2, 3], [4, 5, 6, 7]]
+    )
+    np.testing.assert_array_equal(read(spaces.Box(0, 9, (2,), np.int64), np.array([[3, 4]])), [[3, 4]])
+
+
+def test_newest_of_stacked_vectors():
+    np.testing.assert_array_equal(read(spaces.Box(-1, 1, (2,)), np.array([[1.0, 2.0, 3.0, 4.0]])), [[3, 4]])
+
+
+def test_dict_entry():
+    space = spaces.Dict(a=spaces.Box(-1, 1, (2,)), b=spaces.Discrete(2))
+    obs = {"a": np.array([[0.5, 0.25]]), "b": np.array([1])}
+    np.testing.assert_array_equal(read(space, obs, obs_key="a"), [[0.5, 0.25]])
+    np.testing.assert_array_equal(read(space, obs, obs_key="b"), [[0, 1]])
+
+
+def test_map_obs():
+    assert map_obs(lambda a, b: a + b, 1, 2) == 3
+    assert map_obs(lambda a, b: a + b, {"x": 1, "y": 2}, {"y": 20, "x": 10}) == {"x": 11, "y": 22}
+
+
+@pytest.mark.parametrize(
+    ("space", "obs_key", "message"),
+    [
+        (spaces.Dict(a=spaces.Discrete(2), b=spaces.Discrete(3)), None, r"obs_key=None must choose .* have 'a', 'b'\."),
+        (spaces.Dict(a=spaces.Discrete(2)), "c", "obs_key='c' must choose .* have 'a'"),
+        (spaces.Discrete(2), "a", "obs_key='a' only goes with Dict observations"),
+        (spaces.Tuple([spaces.Discrete(2)]), None, "SND cannot read Tuple"),
+        (spaces.Box(-np.inf, np.inf, (40, 40, 3)), None, "images of float32 without bounds"),
+        (spaces.Box(0, 255, (7, 7, 3), np.uint8), None, "Frames of 7 x 7 pixels are smaller"),
+        (spaces.Box(0, 1, (3, 40, 35)), None, "Frames of 40 x 35 pixels are smaller"),
+    ],
+)
+def test_bad_spaces(space, obs_key, message):
+    with pytest.raises(ValueError, match=message):
+        FrameReader(space, obs_key)
+
+
+@pytest.mark.parametrize(
+    ("space", "obs", "message"),
+    [
+        (spaces.Box(-1, 1, (4,)), np.zeros((2, 5)), r"Expected observations of shape \(n, 4\), got \(2, 5\)"),
+        (spaces.Box(-1, 1, (2, 2)), np.zeros((2, 2, 4)), r"Expected observations of shape \(n, 4\)"),
+        (spaces.Box(0, 255, (4, 40, 44), np.uint8), np.zeros((2, 4, 50, 50)), r"frames of shape \(1, 40, 44\), got"),
+    ],
+)
+def test_wrong_observations(space, obs, message):
+    with pytest.raises(ValueError, match=message):
+        FrameReader(space).newest(obs, CPU)
