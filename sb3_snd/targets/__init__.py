@@ -1,6 +1,7 @@
-"""Target models by name; a new one is one file, one class and one line here."""
+"""Target models by name; a new one is one file, one class and one line here, or :func:`register` in your own package."""
 
 from sb3_snd.targets.base import Target
+from sb3_snd.targets.check import check_target
 from sb3_snd.targets.rnd import RNDTarget
 from sb3_snd.targets.std import STDTarget
 from sb3_snd.targets.v import VTarget
@@ -13,4 +14,21 @@ TARGETS: dict[str, type[Target]] = {
     "rnd": RNDTarget,
 }
 
-__all__ = ["TARGETS", "RNDTarget", "STDTarget", "Target", "VICTarget", "VTarget"]
+
+def register(name: str, target_class: type[Target]) -> None:
+    """
+    Make an own target model known by a name, for ``snd=name`` and ``snd: name`` in YAML files
+    (``train.py --gym-packages your_module`` imports the module that does so).
+
+    :param name: A new name
+    :param target_class: The class; :func:`check_target` says whether it will work
+    :raises ValueError: if it is no subclass of ``Target``, or the name stands for another class already
+    """
+    if not (isinstance(target_class, type) and issubclass(target_class, Target)):
+        raise ValueError(f"{target_class!r} must be a subclass of sb3_snd.targets.Target.")
+    if TARGETS.get(name, target_class) is not target_class:
+        raise ValueError(f"The name {name!r} stands for {TARGETS[name].__name__} already: choose another.")
+    TARGETS[name] = target_class
+
+
+__all__ = ["TARGETS", "RNDTarget", "STDTarget", "Target", "VICTarget", "VTarget", "check_target", "register"]

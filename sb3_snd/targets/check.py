@@ -1,0 +1,152 @@
+"""Conformance test for own target models: what training relies on, each point with a sentence of its own.
+
+Knows the interface of ``Target`` and nothing of the models behind it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch as th
+from torch import nn
+
+from sb3_snd.targets.base import Target
+from sb3_snd.type_aliases import Transitions
+
+BATCH = 8
+STEPS = 2
+FRAME_SHAPES = ((1, 36, 40), (5,))  # an image and a vector
+
+
+def check_target(
+    target_class: type[Target], frame_shapes: Sequence[tuple[int, ...]] = FRAME_SHAPES, **target_kwargs: Any
+) -> None:
+    """
+    Try a target model as training would use it: shapes, the loss and its terms, gradients that stay on their side
+    between target and learner, training that stays finite, also on constant input, and a ``state_dict`` that holds everything.
+
+    :param target_class: The class to check
+    :param frame_shapes: Frames to try it with, ``(C, H, W)`` or ``(D,)``; leave out what it is not made for
+    :param target_kwargs: Further arguments of the class
+    :raises TypeError: if it is no subclass of ``Target``
+    :raises ValueError: at the first point that does not hold, with a sentence that says which
+    """
+    if not (isinstance(target_class, type) and issubclass(target_class, Target)):
+        raise TypeError(f"{target_class!r} is not a subclass of sb3_snd.targets.Target.")
+    with th.random.fork_rng(devices=[]):
+        for shape in frame_shapes:
+            th.manual_seed(0)
+            target = target_class(shape, **target_kwargs)
+            learner = target.make_learner()
+            _check_shapes(target, learner)
+            _check_loss(target, learner)
+            _check_isolation(target, learner)
+            _check_training(target, learner)
+            other = target_class(shape, **target_kwargs)
+            other_learner = other.make_learner()
+            other_learner.load_state_dict(learner.state_dict())
+            _check_state(target, other, learner, other_learner)
+
+
+def _require(holds: Any, target: Target, sentence: str) -> None:
+    if not holds:
+        raise ValueError(f"{type(target).__name__} with frames of shape {target.frame_shape}: {sentence}.")
+
+
+def _transitions(target: Target, frames: th.Tensor) -> Transitions:
+    """:return: a minibatch of all but the last of the frames, each followed by the next"""
+    frames = target.preprocess(frames)
+    n = len(frames) - 1
+    return Transitions(frames, th.arange(1, n + 1), n, frames[:n].__getitem__)
+
+
+def _random(target: Target, n: int = BATCH + 1) -> th.Tensor:
+    return th.rand(n, *target.frame_shape)
+
+
+def _check_shapes(target: Target, learner: nn.Module) -> None:
+    frames = _random(target, 3)
+    target.update_statistics(frames)
+    seen = target.preprocess(frames)
+    _require(seen.shape == frames.shape, target, f"preprocess made {tuple(seen.shape)} of {tuple(frames.shape)}")
+    for name, net in (("forward", target), ("the learner", learner)):
+        shape = tuple(net(seen).shape)
+        _require(
+            shape == (3, target.features_dim),
+            target,
+            f"{name} gave {shape}, not (n, features_dim) = (3, {target.features_dim})",
+        )
+    novelty = target.novelty(learner(seen), target(seen))
+    _require(novelty.shape == (3,), target, f"novelty gave {tuple(novelty.shape)}, not (n,) = (3,)")
+    _require(th.isfinite(novelty).all() and (novelty >= 0).all(), target, "novelty is not finite and at least 0 everywhere")
+    one_by_one = th.cat([target.novelty(learner(frame), target(frame)) for frame in seen.split(1)])
+    _require(
+        th.allclose(novelty, one_by_one, rtol=1e-3, atol=1e-5),
+        target,
+        "the novelty of a frame depends on the other frames of its batch",
+    )
+
+
+def _check_loss(target: Target, learner: nn.Module) -> None:
+    terms = target.loss(_transitions(target, _random(target)), learner)
+    missing = sorted({"loss", "distill", "features"} - set(terms))
+    _require(not missing, target, f"loss gave no {missing and missing[0]!r}")
+    shape = tuple(terms["features"].shape)
+    _require(
+        shape == (BATCH, target.features_dim), target, f"the loss's 'features' are {shape}, not {(BATCH, target.features_dim)}"
+    )
+    for name, term in terms.items():
+        if name != "features":
+            _require(term.ndim == 0, target, f"the loss's term {name!r} is no scalar")
+            _require(th.isfinite(term), target, f"the loss's term {name!r} is not finite")
+    _require(terms["loss"].requires_grad, target, "'loss' has no gradient")
+
+
+def _gradients(net: nn.Module, term: th.Tensor) -> bool:
+    """:return: whether a term has a gradient in any parameter of a net"""
+    parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    if not (term.requires_grad and parameters):
+        return False
+    gradients = th.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+    return any(gradient is not None and bool(gradient.any()) for gradient in gradients)
+
+
+def _check_isolation(target: Target, learner: nn.Module) -> None:
+    terms = target.loss(_transitions(target, _random(target)), learner)
+    _require(_gradients(learner, terms["distill"]), target, "'distill' does not train the learner")
+    _require(not _gradients(target, terms["distill"]), target, "'distill' reaches the target's weights: detach its features")
+    if "target" in terms:
+        _require(_gradients(target, terms["target"]), target, "'target' does not train the target")
+        _require(not _gradients(learner, terms["target"]), target, "'target' reaches the learner's weights")
+
+
+def _check_training(target: Target, learner: nn.Module) -> None:
+    """A few updates on random and on constant frames, which a loss that divides by their spread would not survive."""
+    parameters = [parameter for net in (target, learner) for parameter in net.parameters() if parameter.requires_grad]
+    optimizer = th.optim.Adam(parameters, lr=1e-4)
+    inputs = {
+        "random": _random(target),
+        "constant": th.full((BATCH + 1, *target.frame_shape), 0.5),
+        "all zero": th.zeros(BATCH + 1, *target.frame_shape),
+    }
+    for name, frames in inputs.items():
+        for _ in range(STEPS):
+            target.update_statistics(frames)
+            loss = target.loss(_transitions(target, frames), learner)["loss"]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        finite = all(bool(th.isfinite(parameter).all()) for parameter in parameters)
+        _require(finite, target, f"training on {name} frames gave weights that are not finite")
+
+
+def _check_state(target: Target, other: Target, learner: nn.Module, other_learner: nn.Module) -> None:
+    other.load_state_dict(target.state_dict())
+    frames = _random(target)
+    values = []
+    for net, predictor in ((target, learner), (other, other_learner)):
+        seen = net.preprocess(frames)
+        th.manual_seed(1)
+        with th.no_grad():
+            values.append((net.novelty(predictor(seen), net(seen)), net.loss(_transitions(net, frames), predictor)["loss"]))
+    for name, before, after in zip(("novelty", "the loss"), *values, strict=True):
+        _require(th.equal(before, after), target, f"{name} is another one after a round trip through state_dict")

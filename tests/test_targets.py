@@ -1,0 +1,144 @@
+"""The registry, and the conformance test: it passes the package's own models and finds each flaw."""
+
+import pytest
+import torch as th
+from gymnasium import spaces
+
+from sb3_snd import SND
+from sb3_snd.targets import TARGETS, Target, VICTarget, check_target, register
+
+
+class Mean(Target):
+    """The smallest own target: it is trained to give features near 1."""
+
+    convs = learner_convs = ()
+
+    def loss(self, batch, learner):
+        z = self(batch.states)
+        distill = (learner(batch.states) - z.detach()).square().mean()
+        target = (z - 1).square().mean()
+        return {"loss": distill + target, "distill": distill, "target": target, "features": z.detach()}
+
+
+@pytest.fixture
+def registry():
+    before = dict(TARGETS)
+    yield
+    TARGETS.clear()
+    TARGETS.update(before)
+
+
+@pytest.mark.usefixtures("registry")
+def test_registered_names_work_everywhere():
+    register("mean", Mean)
+    register("mean", Mean)  # a module that is imported twice
+    assert type(SND(spaces.Box(-1, 1, (3,)), "mean", device="cpu").target) is Mean
+    with pytest.raises(ValueError, match="'vic' stands for VICTarget already"):
+        register("vic", Mean)
+    with pytest.raises(ValueError, match=r"must be a subclass of sb3_snd\.targets\.Target"):
+        register("list", list)
+
+
+@pytest.mark.parametrize("target", [*TARGETS.values(), Mean])
+def test_sound_models_pass(target):
+    state = th.get_rng_state()
+    check_target(target)
+    assert th.equal(th.get_rng_state(), state)  # the caller's random numbers stay
+
+
+def test_arguments_reach_the_class():
+    check_target(VICTarget, [(3, 40, 36)], features_dim=8, target_width=4)
+    with pytest.raises(TypeError, match="width"):
+        check_target(VICTarget, width=3)
+    with pytest.raises(TypeError, match="not a subclass"):
+        check_target(dict)
+
+
+class WrongFeatures(Mean):
+    def forward(self, frames):
+        return super().forward(frames)[:, :-1]
+
+
+class WrongNovelty(Mean):
+    def novelty(self, prediction, features):
+        return (prediction - features).square()
+
+
+class NegativeNovelty(Mean):
+    def novelty(self, prediction, features):
+        return (prediction - features).mean(dim=1) - 99
+
+
+class BatchNovelty(Mean):
+    def novelty(self, prediction, features):
+        return (prediction - features + features.mean(dim=0)).square().mean(dim=1)
+
+
+class NoDistill(Mean):
+    def loss(self, batch, learner):
+        return {name: term for name, term in super().loss(batch, learner).items() if name != "distill"}
+
+
+class NoScalar(Mean):
+    def loss(self, batch, learner):
+        return {**super().loss(batch, learner), "extra": th.zeros(2)}
+
+
+class Leaky(Mean):
+    def loss(self, batch, learner):
+        z = self(batch.states)
+        distill = (learner(batch.states) - z).square().mean()
+        return {"loss": distill, "distill": distill, "features": z.detach()}
+
+
+class Backwards(Mean):
+    def loss(self, batch, learner):
+        terms = super().loss(batch, learner)
+        terms["target"] = (self(batch.states) - learner(batch.states)).square().mean()
+        return terms
+
+
+class Untrained(Mean):
+    def loss(self, batch, learner):
+        terms = super().loss(batch, learner)
+        return {**terms, "target": terms["target"].detach()}
+
+
+class DividesBySpread(Mean):
+    def loss(self, batch, learner):
+        terms = super().loss(batch, learner)
+        z = self(batch.states)
+        return {**terms, "loss": terms["loss"] + (z / z.std(dim=0)).mean()}
+
+
+class Forgetful(Mean):
+    """A running mean that is no buffer."""
+
+    seen = 0.0
+
+    def update_statistics(self, frames):
+        self.seen = 0.9 * self.seen + 0.1 * frames.mean()
+
+    def preprocess(self, frames):
+        return frames - self.seen
+
+
+@pytest.mark.parametrize(
+    ("target", "sentence"),
+    [
+        (WrongFeatures, r"forward gave \(3, 511\), not \(n, features_dim\)"),
+        (WrongNovelty, r"novelty gave \(3, 512\), not \(n,\)"),
+        (NegativeNovelty, "novelty is not finite and at least 0"),
+        (BatchNovelty, "depends on the other frames of its batch"),
+        (NoDistill, "loss gave no 'distill'"),
+        (NoScalar, "the loss's term 'extra' is no scalar"),
+        (Leaky, "'distill' reaches the target's weights: detach its features"),
+        (Backwards, "'target' reaches the learner's weights"),
+        (Untrained, "'target' does not train the target"),
+        (DividesBySpread, "training on constant frames gave weights that are not finite"),
+        (Forgetful, "novelty is another one after a round trip through state_dict"),
+    ],
+)
+def test_each_flaw_is_named(target, sentence):
+    with pytest.raises(ValueError, match=rf"^{target.__name__} with frames of shape \(1, 36, 40\): .*{sentence}"):
+        check_target(target)
