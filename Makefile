@@ -5,10 +5,14 @@ INSTALLED := .venv/.installed
 # A short real run; `make train ARGS="-n 65536 --seed 1"` passes these on instead
 ARGS ?= -n 32768 -params n_steps:32 n_epochs:1
 
-.PHONY: train test check format
+.PHONY: train demo test check format
 
 train: $(INSTALLED)
 	$(BIN)/python train.py --algo ppo_snd --env MontezumaRevengeNoFrameskip-v4 --progress $(ARGS)
+
+# PPO with and without the bonus on two control tasks: 20 runs, a picture and a table
+demo: $(INSTALLED)
+	$(BIN)/python examples/demo.py
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -q
@@ -26,5 +30,5 @@ $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt "torch==2.13.0"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[atari,zoo,plots,test]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all,test]"
 	touch $(INSTALLED)

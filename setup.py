@@ -10,10 +10,15 @@ extras = {
     "atari": ["ale-py>=0.12.1,<0.13", "opencv-python-headless>=4.8"],
     "zoo": ["rl_zoo3>=2.9,<3", "tensorboard>=2.9.1", "tqdm", "rich", "requests"],
     "plots": ["rl_zoo3[plots]>=2.9,<3", "matplotlib>=3.7"],
-    "procgen": ["procgen>=0.10.7; python_version < '3.11'", "procgen-mirror>=0.10.7; python_version >= '3.11'"],
+    "procgen": [
+        "procgen>=0.10.7; python_version < '3.11'",
+        "procgen-mirror>=0.10.7; python_version >= '3.11' and python_version < '3.13'",
+        "setuptools<82",  # the video writer that Procgen's gym3 asks for imports pkg_resources
+    ],
+    "minigrid": ["minigrid>=3"],
     "test": ["pytest>=8", "ruff>=0.15", "mypy>=1.11", "types-PyYAML"],
 }
-extras["all"] = sorted({requirement for name in ("atari", "zoo", "plots", "procgen") for requirement in extras[name]})
+extras["all"] = sorted({requirement for name, wanted in extras.items() if name != "test" for requirement in wanted})
 
 setup(
     name="sb3-snd",

@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+import sb3_snd.extras  # before Stable-Baselines3
+
+# isort: split
+import sb3_snd.envs  # noqa: F401  # registers Gymnasium ids
 from sb3_snd.callbacks import SNDCallback
 from sb3_snd.ppo_snd import PPOSND
 from sb3_snd.snd import SND

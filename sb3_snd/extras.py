@@ -4,8 +4,13 @@ Import of the packages that only an extra installs.
 Knows how an extra is installed. Must not know what any room does with the package.
 """
 
+import contextlib
 import importlib
 from types import ModuleType
+
+# Procgen needs gym, of which Stable-Baselines3 imports what it finds, and gym prints its obituary whenever it is imported
+with contextlib.suppress(ImportError):
+    importlib.import_module("gym_notices.notices").notices.clear()
 
 
 def require(module: str, extra: str) -> ModuleType:

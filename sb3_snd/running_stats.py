@@ -14,15 +14,23 @@ class RunningMeanStd(nn.Module):
     :param shape: Shape of one sample
     :param count: Weight of the start values, mean 0 and variance 1
     :param count_batches: Whether a batch weighs 1, whatever its size, instead of its number of samples
+    :param max_count: Weight that the past has at most, so that what lies further back is forgotten; None: no limit
     """
 
     mean: th.Tensor
     var: th.Tensor
     count: th.Tensor
 
-    def __init__(self, shape: tuple[int, ...], count: float = 1e-4, count_batches: bool = False) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        count: float = 1e-4,
+        count_batches: bool = False,
+        max_count: float | None = None,
+    ) -> None:
         super().__init__()
         self.count_batches = count_batches
+        self.max_count = max_count
         self.register_buffer("mean", th.zeros(shape))
         self.register_buffer("var", th.ones(shape))
         self.register_buffer("count", th.tensor(count, dtype=th.float64))
@@ -40,7 +48,7 @@ class RunningMeanStd(nn.Module):
         # Weighted, not corrected by a difference: a small variance must survive the start value 1
         self.var.mul_(1 - share).add_(share * (batch_var + delta.square() * (1 - share)))
         self.mean += share * delta
-        self.count.copy_(total)
+        self.count.copy_(total if self.max_count is None else total.clamp(max=self.max_count))
 
     def normalize(self, batch: th.Tensor, clip: float) -> th.Tensor:
         """

@@ -23,6 +23,7 @@ from sb3_snd.type_aliases import Rollout, Transitions
 
 VECTOR_CLIP = 5.0  # normalised vector observations are clamped to this many standard deviations
 MINIBATCH = 512  # of the paper
+RETURN_WINDOW = 200  # steps that the estimate remembers
 
 
 class SND(nn.Module):
@@ -81,7 +82,7 @@ class SND(nn.Module):
         self.learner = self.target.make_learner()
         self.obs_stats = None if self.reader.is_image else RunningMeanStd(self.frame_shape)
         #: of the discounted sums of novelty
-        self.return_stats = RunningMeanStd((), count=0.0) if norm_reward else None
+        self.return_stats = RunningMeanStd((), 0.0, True, RETURN_WINDOW) if norm_reward else None
         self.to(get_device(device))
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         self.optimizer = th.optim.Adam(trained, lr=learning_rate)

@@ -14,20 +14,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import LoadMonitorResultsError
-from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_wrapper
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_snd.callbacks import StreamMonitor
-from sb3_snd.envs import make_atari_env
+from sb3_snd.envs import make_atari_env, make_procgen_env, require_package
 from sb3_snd.extras import require
+from sb3_snd.plots import plot_learning_curve
 from sb3_snd.ppo_snd import PPOSND, check_discount
-from sb3_snd.snd import check_minibatch
-from sb3_snd.wrappers import VecIntrinsicReward
+from sb3_snd.record import VecNoveltyStrip, VecVideoFile
+from sb3_snd.snd import SND, check_minibatch
 
 require("rl_zoo3", "zoo")
 
@@ -37,8 +37,11 @@ from rl_zoo3.exp_manager import ExperimentManager  # noqa: E402
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER  # noqa: E402
 
 ALGO_KEYS = ("ppo_rnd", "ppo_snd_v", "ppo_snd_std", "ppo_snd_vic", "ppo_snd")
-#: per-environment wrapper of a YAML entry -> the same preprocessing for all environments at once
-NATIVE: dict[str, Callable[..., VecEnv]] = {"sb3_snd.envs.AtariWrapper": make_atari_env}
+#: per-environment wrapper of a YAML entry, or the environment's entry point where it has none -> all environments at once
+NATIVE: dict[str, Callable[..., VecEnv]] = {
+    "sb3_snd.envs.AtariWrapper": make_atari_env,
+    "sb3_snd.envs:ProcgenEnv": make_procgen_env,
+}
 
 
 def register() -> None:
@@ -102,9 +105,25 @@ class SNDExperimentManager(ExperimentManager):
         self._native_env: Callable[..., VecEnv] | None = None
         self._native_kwargs: dict[str, Any] = {}
 
+    def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """
+        See ``ExperimentManager.read_hyperparameters``; the command line changes the entry's ``env_kwargs`` by name, where
+        the Zoo would replace them all, and evaluation environments take them too.
+
+        :return: hyperparameters of the run, and those to save
+        """
+        given, self.env_kwargs = self.env_kwargs, {}
+        hyperparams, saved = super().read_hyperparameters()
+        entry = hyperparams.get("env_kwargs") or {}
+        self.eval_env_kwargs = {**entry, **(self._eval_env_kwargs_args or given)}
+        if given:
+            # enjoy takes what it finds among the arguments
+            hyperparams["env_kwargs"] = saved["env_kwargs"] = self.args.env_kwargs = {**entry, **given}
+        return hyperparams, saved
+
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
         self.full_timesteps = int(hyperparams.get("n_timesteps", 0))
-        wrapper = hyperparams.get("env_wrapper")
+        wrapper = hyperparams.get("env_wrapper") or self.entry_point(self.env_name.gym_id)
         if isinstance(wrapper, list) and len(wrapper) == 1:
             wrapper = wrapper[0]
         name, kwargs = next(iter(wrapper.items())) if isinstance(wrapper, dict) else (wrapper, {})
@@ -139,13 +158,6 @@ class SNDExperimentManager(ExperimentManager):
         :param no_log: Unused
         :return: the environments
         """
-        env = self._create_envs(n_envs, eval_env)
-        wrapper = unwrap_vec_wrapper(env, VecIntrinsicReward)
-        if eval_env and wrapper is not None:
-            wrapper.training = False
-        return env
-
-    def _create_envs(self, n_envs: int, eval_env: bool) -> VecEnv:
         if self._native_env is None:
             return super().create_envs(n_envs, eval_env, no_log=True)
         env_kwargs = self.eval_env_kwargs if eval_env else self.env_kwargs
@@ -229,45 +241,6 @@ class FullRunTime(BaseCallback):
         return True
 
 
-def plot_learning_curve(folder: Path) -> Path:
-    """
-    Draw score and intrinsic return of the finished episodes, and the mean novelty of each rollout.
-
-    :param folder: A run's folder with ``monitor.csv`` and ``progress.csv``
-    :return: the picture, ``learning_curve.png``
-    :raises ImportError: if matplotlib or pandas is missing, naming the extra
-    """
-    require("matplotlib", "plots")
-    require("pandas", "plots")
-    import pandas
-    from matplotlib.figure import Figure
-    from stable_baselines3.common.monitor import load_results
-    from stable_baselines3.common.results_plotter import window_func
-
-    episodes = load_results(str(folder))
-    logged = (folder / "progress.csv").stat().st_size > 0  # not if the run ended before the first line of the log
-    progress = pandas.read_csv(folder / "progress.csv") if logged else pandas.DataFrame()
-    figure = Figure(figsize=(7, 8), layout="constrained")
-    axes = figure.subplots(3)
-    for axis, key, label in ((axes[0], "r", "score of an episode"), (axes[1], "r_int", "intrinsic return of an episode")):
-        axis.set(xlabel="environment steps of finished episodes", ylabel=label)
-        if episodes.empty:  # then it has not even the column
-            axis.set_title("no episode has ended yet", fontsize="small")
-            continue
-        steps, values = episodes["l"].cumsum().to_numpy(), episodes[key].to_numpy()
-        axis.plot(steps, values, ".", alpha=0.4, label="episodes")
-        window = min(100, (len(values) + 1) // 2)
-        axis.plot(*window_func(steps, values, window, np.mean), label=f"mean of {window}")
-        axis.legend()
-    if "rollout/novelty_mean" in progress:
-        axes[2].plot(progress["time/total_timesteps"], progress["rollout/novelty_mean"], ".-")
-    axes[2].set(ylabel="mean novelty of a rollout", xlabel="environment steps")
-    figure.suptitle(folder.name)
-    path = folder / "learning_curve.png"
-    figure.savefig(path, dpi=120)
-    return path
-
-
 def keep_freed_memory() -> None:
     """
     Let glibc keep what tensors free. By default it gives large blocks back to the kernel at once, which then zeroes
@@ -307,26 +280,81 @@ def train() -> None:
     rl_zoo3.train.ExperimentManager = SNDExperimentManager  # type: ignore[misc]  # the seam that train() leaves
     sys.argv[1:1] = ["--eval-freq", "-1"]  # what the user says comes later and wins
     with one_sentence(known.verbose):
-        if known.env.startswith("procgen-"):
-            raise ValueError(f"{known.env}: the Procgen environments are not part of this version yet.")
-        if known.env.startswith("ALE/") or "NoFrameskip-v" in known.env:
-            require("ale_py", "atari")
+        require_package(known.env)
         rl_zoo3.train.train()
 
 
 def enjoy() -> None:
-    """Run ``rl_zoo3.enjoy`` with the algo keys of this package, on the folder that ``train`` writes to."""
+    """
+    Run ``rl_zoo3.enjoy`` with the algo keys of this package, on the folder that ``train`` writes to. Two more flags:
+    ``--record FILE.mp4`` writes a video of the first ``-n`` steps instead of opening a window, and ``--novelty`` draws the
+    novelty of each step below its frames.
+    """
     require("requests", "zoo")  # rl_zoo3.enjoy imports it without requiring it
     import rl_zoo3.enjoy
 
     register()
-    parser = argparse.ArgumentParser(add_help=False)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--record", type=Path)
+    parser.add_argument("--novelty", action="store_true")
+    known, sys.argv[1:] = parser.parse_known_args()
+    parser.add_argument("--algo", default="ppo")
+    parser.add_argument("-n", "--n-timesteps", type=int, default=1000)
     parser.add_argument("--verbose", type=int, default=1)
-    verbose = parser.parse_known_args()[0].verbose
+    parser.parse_known_args(namespace=known)
     sys.argv[1:1] = ["--folder", "logs"]
     SNDExperimentManager.began = False
-    with one_sentence(verbose):
+    with one_sentence(known.verbose), contextlib.ExitStack() as stack:
+        if known.novelty and known.record is None:
+            raise ValueError("--novelty draws into a video: say which with --record FILE.mp4.")
+        if known.record is not None:
+            if known.record.suffix != ".mp4":
+                raise ValueError(f"--record {known.record}: the video is an mp4 file, choose a name that ends in .mp4.")
+            sys.argv.append("--no-render")
+            stack.enter_context(recording(known.record, known.n_timesteps, known.novelty, known.algo))
         rl_zoo3.enjoy.enjoy()
+
+
+@contextlib.contextmanager
+def recording(path: Path, n_steps: int, novelty: bool, algo: str) -> Iterator[None]:
+    """
+    What ``rl_zoo3.enjoy`` plays meanwhile goes into a video.
+
+    :param path: The file, ``*.mp4``
+    :param n_steps: Steps at most
+    :param novelty: Whether to draw novelty below the frames
+    :param algo: Algo key
+    :raises ValueError: while it plays, if novelty is wanted of a model that has none
+    """
+    import rl_zoo3.enjoy
+
+    create_test_env, algorithm = rl_zoo3.enjoy.create_test_env, rl_zoo3.ALGOS[algo]
+    loaded: list[BaseAlgorithm] = []
+
+    class Remembered(algorithm):  # type: ignore[misc, valid-type]
+        """The environment is made before the model is loaded, so the strip asks for its nets later."""
+
+        @classmethod
+        def load(cls, *args: Any, **kwargs: Any) -> BaseAlgorithm:
+            loaded.append(algorithm.load(*args, **kwargs))
+            return loaded[-1]
+
+    def get_snd() -> SND:
+        snd = getattr(loaded[-1], "snd", None)
+        if snd is None:
+            raise ValueError(f"A model of {algo} has no novelty to draw: leave --novelty away.")
+        return snd
+
+    def create_recorded_env(env_id: str, **kwargs: Any) -> VecEnv:
+        kwargs["env_kwargs"]["render_mode"] = "rgb_array"
+        env = create_test_env(env_id, **kwargs)
+        return VecVideoFile(VecNoveltyStrip(env, get_snd) if novelty else env, path, n_steps)
+
+    rl_zoo3.enjoy.create_test_env, rl_zoo3.ALGOS[algo] = create_recorded_env, Remembered  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        rl_zoo3.enjoy.create_test_env, rl_zoo3.ALGOS[algo] = create_test_env, algorithm
 
 
 if __name__ == "__main__":

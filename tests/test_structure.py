@@ -20,6 +20,8 @@ ROOMS = (
     "buffers",
     "policies",
     "ppo_snd",
+    "record",
+    "plots",
     "envs",
     "zoo",
 )

@@ -7,21 +7,26 @@ import subprocess
 import sys
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 import pytest
+import rl_zoo3
+import torch as th
 import yaml
-from fakes import CountingEnv
-from gymnasium import spaces
+from moviepy.video.io.VideoFileClip import VideoFileClip
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecMonitor, is_vecenv_wrapped
 
-from sb3_snd import PPOSND, VecIntrinsicReward, zoo
-from sb3_snd.envs.atari import AtariVecEnv
+from sb3_snd import PPOSND, envs, zoo
+from sb3_snd.envs import AtariVecEnv, ProcgenEnv, ProcgenVecEnv
 from sb3_snd.policies import CnnPolicy
 
 ATARI = [f"{game}NoFrameskip-v4" for game in ("MontezumaRevenge", "Gravitar", "Venture", "PrivateEye", "Pitfall", "Solaris")]
 PROCGEN = [f"procgen-{game}-v0" for game in ("caveflyer", "coinrun", "jumper", "climber")]
+SMALL_TASKS = [
+    "MountainCarContinuous-v0",
+    "MountainCar-v0",
+    *(f"MiniGrid-{task}-v0" for task in ("DoorKey-8x8", "MultiRoom-N4-S5", "KeyCorridorS3R3")),
+]
 # eta of the paper, in the order of the ten environments
 ETA = {
     "rnd": [1, 1, 1, 1, 1, 1, 1, 1, 1, 1],
@@ -30,51 +35,33 @@ ETA = {
     "vic": [0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.5, 0.5, 0.5, 0.5],
 }
 TARGET_OF = {"ppo": None, "ppo_rnd": "rnd", "ppo_snd_v": "v", "ppo_snd_std": "std", "ppo_snd_vic": "vic", "ppo_snd": "vic"}
-ZOO_KEYS = {"n_envs", "n_timesteps", "env_wrapper", "env_kwargs", "frame_stack", "policy"}
-
-
-class FakeProcgen(CountingEnv):
-    """The spaces of a Procgen game."""
-
-    def __init__(self, render_mode=None):
-        super().__init__()
-        self.observation_space = spaces.Box(0, 255, (64, 64, 3), np.uint8)
-        self.action_space = spaces.Discrete(15)
-
-    def _obs(self):
-        return np.zeros((64, 64, 3), dtype=np.uint8)
+ZOO_KEYS = {"normalize", "n_envs", "n_timesteps", "env_wrapper", "env_kwargs", "frame_stack", "policy"}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def registered():
     zoo.register()
-    for env_id in PROCGEN:
-        gym.register(env_id, FakeProcgen)
-    yield
-    for env_id in PROCGEN:
-        gym.registry.pop(env_id)
 
 
 def entries(key):
     return yaml.safe_load((zoo.hyperparams_folder() / f"{key}.yml").read_text())
 
 
-def build(key, env_id, folder, overrides=None):
+def build(key, env_id, folder, overrides=None, **kwargs):
     """A model as train.py builds it, with shrunken sizes."""
     small = dict(n_envs=2, n_steps=8, batch_size=16)
     if env_id in ATARI or env_id.startswith("Pong"):
         small["env_wrapper"] = {"sb3_snd.envs.AtariWrapper": {"frame_size": 36}}
     args = argparse.Namespace(algo=key, env=env_id)
-    manager = zoo.SNDExperimentManager(
-        args, key, env_id, str(folder), eval_freq=-1, hyperparams={**small, **(overrides or {})}, verbose=0, device="cpu"
-    )
+    options = dict(eval_freq=-1, hyperparams={**small, **(overrides or {})}, verbose=0, device="cpu", **kwargs)
+    manager = zoo.SNDExperimentManager(args, key, env_id, str(folder), **options)
     model, _ = manager.setup_experiment()
     return model, manager
 
 
-def test_every_file_has_the_ten_environments():
+def test_every_file_has_the_ten_environments_and_the_small_ones():
     for key in TARGET_OF:
-        assert set(entries(key)) == {"atari", *ATARI, *PROCGEN}, key
+        assert set(entries(key)) == {"atari", *ATARI, *PROCGEN, *SMALL_TASKS}, key
     assert entries("ppo_snd") == entries("ppo_snd_vic")
 
 
@@ -93,7 +80,8 @@ def test_entry_holds_the_papers_settings(key, env_id, tmp_path):
     entry = entries(key)[env_id]
     sizes = [entry[name] for name in ("n_envs", "n_steps", "n_epochs", "batch_size", "n_timesteps")]
     assert sizes == [128, 128, 4, 512, 128e6 if atari else 64e6]
-    assert entry.get("env_kwargs") == ({"repeat_action_probability": 0.25} if atari else None)
+    exploration = {"distribution_mode": "exploration", "random_action_probability": 0.01}
+    assert entry["env_kwargs"] == ({"repeat_action_probability": 0.25} if atari else exploration)
 
     model, manager = build(key, env_id, tmp_path)
     assert manager.full_timesteps == entry["n_timesteps"]
@@ -120,6 +108,22 @@ def test_entry_holds_the_papers_settings(key, env_id, tmp_path):
         assert model.snd.learner[6].out_channels == (64 if target == "std" and not atari else 128)
 
 
+@pytest.mark.parametrize("env_id", SMALL_TASKS)
+@pytest.mark.parametrize("key", TARGET_OF)
+def test_small_tasks_are_the_same_for_every_model(key, env_id, tmp_path):
+    """The baseline's entry is the models' without the bonus, so that they compare; every entry trains."""
+    entry, baseline = entries(key)[env_id], entries("ppo")[env_id]
+    bonus = {"snd", "snd_kwargs", "gamma_int", "ext_coef", "int_coef"}
+    assert {name: value for name, value in entry.items() if name not in bonus} == baseline
+    model, manager = build(key, env_id, tmp_path)
+    assert manager.config.endswith(f"{key}.yml") and "rl_zoo3" not in manager.config
+    assert (model.gamma, model.normalize_advantage) == (0.99, True)
+    if TARGET_OF[key] is not None:
+        assert model.snd.target_name == TARGET_OF[key] and model.snd.return_stats is not None
+        assert model.gamma_int == 0.99
+    model.learn(16)
+
+
 def test_native_environment_by_default(tmp_path, monkeypatch):
     model, _ = build("ppo_snd", ATARI[0], tmp_path)
     env = model.get_env()
@@ -132,6 +136,36 @@ def test_native_environment_by_default(tmp_path, monkeypatch):
     assert ordinary.get_attr("unwrapped")[0].spec.kwargs["repeat_action_probability"] == 0.25
 
 
+def test_native_procgen_by_default(tmp_path, monkeypatch):
+    env = build("ppo", PROCGEN[0], tmp_path)[0].get_env()
+    assert isinstance(env.unwrapped, ProcgenVecEnv) and is_vecenv_wrapped(env, VecMonitor)
+    assert env.unwrapped.random_action_probability == 0.01
+    assert env.unwrapped.engine_kwargs["distribution_mode"] == "exploration"
+    monkeypatch.setattr(zoo.SNDExperimentManager, "native", False)
+    ordinary = build("ppo", PROCGEN[0], tmp_path)[0].get_env()
+    assert isinstance(ordinary.get_attr("unwrapped")[1], ProcgenEnv)
+    assert ordinary.observation_space == env.observation_space and ordinary.action_space == env.action_space
+    np.testing.assert_array_equal(ordinary.reset(), env.reset())  # one fixed level
+
+
+def test_env_kwargs_of_the_command_line_change_those_of_the_entry(tmp_path):
+    given = {"distribution_mode": "easy", "num_levels": 3}
+    manager = build("ppo", PROCGEN[1], tmp_path, env_kwargs=given)[1]
+    changed = {"distribution_mode": "easy", "num_levels": 3, "random_action_probability": 0.01}
+    assert manager.env_kwargs == manager.eval_env_kwargs == manager.args.env_kwargs == changed
+    saved = yaml.unsafe_load(next(tmp_path.glob("**/config.yml")).read_text())
+    assert dict(saved)["env_kwargs"] == changed
+
+    manager = build("ppo", PROCGEN[1], tmp_path, eval_env_kwargs={"random_action_probability": 0.0})[1]
+    evaluation = manager.create_envs(1, eval_env=True).unwrapped
+    assert evaluation.random_action_probability == 0.0
+    assert evaluation.engine_kwargs["distribution_mode"] == "exploration"
+    manager = build("ppo", ATARI[0], tmp_path)[1]
+    assert manager.eval_env_kwargs == {"repeat_action_probability": 0.25}
+    manager = build("ppo", "CartPole-v1", tmp_path, env_kwargs={"sutton_barto_reward": True})[1]
+    assert manager.env_kwargs == {"sutton_barto_reward": True}
+
+
 def test_other_atari_games_and_the_zoos_own_entries(tmp_path):
     assert build("ppo_snd", "PongNoFrameskip-v4", tmp_path)[0].snd.eta == 0.25
     model, manager = build("ppo", "CartPole-v1", tmp_path)
@@ -141,7 +175,7 @@ def test_other_atari_games_and_the_zoos_own_entries(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:You have specified a mini-batch size")
 def test_the_zoos_entries_may_truncate_a_minibatch(tmp_path):
-    assert build("ppo", "MountainCarContinuous-v0", tmp_path, dict(n_envs=1, n_steps=8, batch_size=256))[0].batch_size == 256
+    assert build("ppo", "CartPole-v1", tmp_path, dict(n_envs=1, n_steps=8, batch_size=256))[0].batch_size == 256
 
 
 def run(monkeypatch, function, *arguments):
@@ -216,6 +250,58 @@ def test_the_zoos_plot(trained):
     assert "points 2" in result.stdout
 
 
+@pytest.mark.parametrize(("key", "ordinary"), [("ppo_snd_vic", ()), ("ppo", ("--vec-env", "dummy"))])
+def test_procgen_from_the_command_line(key, ordinary, tmp_path, monkeypatch, capsys):
+    options = ("--algo", key, "--env", PROCGEN[2], "-f", tmp_path)
+    sizes = ("-n", 32, "-params", "n_envs:2", "n_steps:16", "batch_size:16", "n_epochs:1")
+    run(monkeypatch, zoo.train, *options, *sizes, "--env-kwargs", "num_levels:10", "distribution_mode:'easy'", *ordinary)
+    assert ("Wrapping the env in a VecTransposeImage" in capsys.readouterr().out) == bool(ordinary)
+    assert (tmp_path / key / f"{PROCGEN[2]}_1" / f"{PROCGEN[2]}.zip").stat().st_size > 0
+
+    made = []
+
+    def make(**kwargs):
+        made.append(kwargs)
+        return ProcgenEnv(**kwargs)
+
+    monkeypatch.setattr(envs, "ProcgenEnv", make)
+    run(monkeypatch, zoo.enjoy, *options, "--no-render", "-n", 3)
+    changed = {"distribution_mode": "easy", "num_levels": 10, "random_action_probability": 0.01}
+    assert made == [{"game": "jumper", **changed}]
+
+
+def video(path):
+    with VideoFileClip(str(path)) as clip:
+        return clip.size, clip.n_frames
+
+
+@pytest.mark.parametrize(("flags", "height"), [((), 210), (("--novelty",), 210 + 2 * round(210 / 12))])
+def test_record_atari(flags, height, trained, tmp_path, monkeypatch):
+    options = ("--algo", "ppo_snd", "--env", ATARI[0], "-f", trained[0], "-n", 25)
+    run(monkeypatch, zoo.enjoy, *options, "--record", tmp_path / "agent.mp4", *flags)
+    assert video(tmp_path / "agent.mp4") == ([160, height], 26)
+    assert rl_zoo3.ALGOS["ppo_snd"] is PPOSND  # left as it was
+
+
+def test_record_procgen(tmp_path, monkeypatch):
+    sizes = ("-n", 32, "-params", "n_envs:2", "n_steps:16", "batch_size:16", "n_epochs:1")
+    run(monkeypatch, zoo.train, "--algo", "ppo", "--env", PROCGEN[2], "-f", tmp_path, *sizes)
+    options = ("--algo", "ppo", "--env", PROCGEN[2], "-f", tmp_path, "-n", 5)
+    run(monkeypatch, zoo.enjoy, *options, "--record", tmp_path / "agent.mp4")
+    assert video(tmp_path / "agent.mp4") == ([512, 512], 6)
+    with pytest.raises(SystemExit, match="A model of ppo has no novelty to draw: leave --novelty away"):
+        run(monkeypatch, zoo.enjoy, *options, "--record", tmp_path / "agent.mp4", "--novelty")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [(("--novelty",), "--novelty draws into a video"), (("--record", "agent.gif"), "agent.gif: the video is an mp4 file")],
+)
+def test_bad_flags_of_a_recording(flags, message, trained, monkeypatch):
+    with pytest.raises(SystemExit, match=message):
+        run(monkeypatch, zoo.enjoy, "--algo", "ppo_snd", "--env", ATARI[0], "-f", trained[0], *flags)
+
+
 def test_continue_evaluate_and_ordinary_environments(trained, tmp_path, monkeypatch):
     path = trained[0] / "ppo_snd" / f"{ATARI[0]}_1" / f"{ATARI[0]}.zip"
     options = ("--algo", "ppo_snd", "--env", ATARI[0], "-n", 32, "-f", tmp_path, "--seed", 2)
@@ -249,23 +335,57 @@ def test_a_run_that_logged_nothing_still_says_where_it_lies(tmp_path, monkeypatc
     assert (tmp_path / "ppo" / f"{ATARI[0]}_1" / "learning_curve.png").stat().st_size > 0
 
 
-def test_evaluation_environments_get_no_intrinsic_reward(tmp_path):
-    config = tmp_path / "own.yml"
-    entry = dict(n_timesteps=64, policy="MlpPolicy", n_steps=32, vec_env_wrapper="sb3_snd.VecIntrinsicReward")
-    config.write_text(yaml.safe_dump({"CartPole-v1": entry}))
-    args = argparse.Namespace(algo="ppo", env="CartPole-v1")
-    options = dict(eval_freq=-1, config=str(config), verbose=0, device="cpu")
-    manager = zoo.SNDExperimentManager(args, "ppo", "CartPole-v1", str(tmp_path), **options)
-    manager.setup_experiment()
-    training, evaluation = manager.create_envs(1), manager.create_envs(1, eval_env=True)
-    assert isinstance(training, VecIntrinsicReward) and training.training
-    assert isinstance(evaluation, VecIntrinsicReward) and not evaluation.training
+def own_file(folder):
+    """A user's own YAML file, for an environment of images whose frames are stacked."""
+    config = folder / "own.yml"
+    entry = dict(
+        n_timesteps=64,
+        policy="CnnPolicy",
+        n_envs=2,
+        n_steps=16,
+        batch_size=16,
+        n_epochs=1,
+        frame_stack=3,
+        env_wrapper=[{"sb3_snd.envs.AtariWrapper": {"frame_size": 36, "max_episode_steps": 12}}],
+        vec_env_wrapper=[{"sb3_snd.VecIntrinsicReward": {"snd": "rnd", "ext_coef": 3.0}}],
+        callback=[{"sb3_snd.SNDCallback": {"save_path": str(folder / "snd")}}],
+    )
+    config.write_text(yaml.dump({ATARI[0]: entry}))
+    return config
 
 
-def test_missing_extra_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ale_py", None)
-    with pytest.raises(SystemExit, match=r"sb3-snd\[atari\]"):
-        run(monkeypatch, zoo.train, "--algo", "ppo_snd", "--env", ATARI[0], "-f", tmp_path / "logs")
+def test_bonus_through_the_zoo_alone(tmp_path):
+    """
+    ``python -m rl_zoo3.train``: the wrapper stands before stacking and transposition, learns from single frames, and does
+    not reward in the evaluation environment, where the score is 0 in a game that nobody can win in 12 steps.
+    """
+    options = ["--algo", "ppo", "--env", ATARI[0], "--conf-file", own_file(tmp_path), "-f", tmp_path / "logs", "--seed", 0]
+    more = ["--eval-freq", 32, "--eval-episodes", 2, "--device", "cpu", "--gym-packages", "ale_py"]
+    command = [sys.executable, "-m", "rl_zoo3.train", *options, *more]
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "Stacking 3 frames" in result.stdout and "snd/" in result.stdout and "intrinsic_reward_mean" in result.stdout
+    evaluations = np.load(tmp_path / "logs" / "ppo" / f"{ATARI[0]}_1" / "evaluations.npz")
+    assert evaluations["results"].tolist() == [[0.0, 0.0]] * 2 and (evaluations["ep_lengths"] == 12).all()
+    saved = th.load(tmp_path / "snd" / "rl_model.snd.pth", weights_only=True)
+    assert saved["snd"]["target.frame_stats.mean"].shape == (1, 36, 36)
+    assert saved["snd"]["target.frame_stats.count"] == 1 + 32  # the steps of training, not those of evaluation
+
+
+def test_the_same_file_with_our_command(tmp_path, monkeypatch):
+    run(monkeypatch, zoo.train, "--algo", "ppo", "--env", ATARI[0], "-c", own_file(tmp_path), "-f", tmp_path / "logs")
+    rows = list(csv.DictReader((tmp_path / "logs" / "ppo" / f"{ATARI[0]}_1" / "monitor.csv").read_text().splitlines()[1:]))
+    assert len(rows) == 4 and all(int(row["l"]) == 12 and float(row["r_int"]) > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "env_id"),
+    [("ale_py", "atari", ATARI[0]), ("minigrid", "minigrid", SMALL_TASKS[2]), ("procgen", "procgen", PROCGEN[0])],
+)
+def test_missing_extra_is_named(package, extra, env_id, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SystemExit, match=rf"sb3-snd\[{extra}\]"):
+        run(monkeypatch, zoo.train, "--algo", "ppo_snd", "--env", env_id, "-f", tmp_path / "logs")
     assert not (tmp_path / "logs").exists()
 
 
@@ -273,7 +393,11 @@ def test_missing_extra_is_named(tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         (("--env", "MontezumaRevengeNoFrameskip-v5"), "you maybe meant MontezumaRevengeNoFrameskip-v"),
-        (("--env", "procgen-jumper-v0"), "Procgen environments are not part of this version"),
+        (("--env", "procgen-jumpr-v0"), "you maybe meant procgen-jumper-v0"),
+        (("--env", "procgen-bigfish-v0"), "No hyperparameters for procgen-bigfish-v0"),
+        (("--env", PROCGEN[2], "--env-kwargs", "num_levels:10"), "num_levels=10 is not possible with distribution_mode="),
+        (("--env", PROCGEN[2], "--env-kwargs", "nonsense:1"), "Procgen has no option 'nonsense': it takes center_agent"),
+        (("--env", PROCGEN[2], "--env-kwargs", "nonsense:1", "--vec-env", "dummy"), "Procgen has no option 'nonsense'"),
         (("--env", "CartPole-v1"), "No hyperparameters for CartPole-v1 in ppo_snd.yml"),
         (("--env", ATARI[0], "-params", "snd:'nope'", "n_envs:4"), "Unknown target 'nope': the known ones are"),
         (("--env", ATARI[0], "-params", "snd_kwargs:dict(eta=-1)", "n_envs:4"), "eta=-1 must be"),

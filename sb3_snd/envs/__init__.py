@@ -1,9 +1,36 @@
 """
-Environments as Stable-Baselines3 takes them: the emulators' own vector environments and the wrappers beside them.
+Environments as Stable-Baselines3 takes them: the emulators' own vector environments and the ordinary ones beside them.
 
 Game names may stand in this room. It must not know any network, novelty or algorithm.
 """
 
-from sb3_snd.envs.atari import AtariVecEnv, AtariWrapper, VecPositiveReward, make_atari_env
+import re
 
-__all__ = ["AtariVecEnv", "AtariWrapper", "VecPositiveReward", "make_atari_env"]
+from sb3_snd.envs.atari import AtariVecEnv, AtariWrapper, VecPositiveReward, make_atari_env
+from sb3_snd.envs.procgen import ProcgenEnv, ProcgenVecEnv, make_procgen_env
+from sb3_snd.extras import require
+
+#: pattern of an id -> package that registers it, and the extra that installs it
+PACKAGES = {r"ALE/|\w+NoFrameskip-v": ("ale_py", "atari"), "MiniGrid-": ("minigrid", "minigrid")}
+
+
+def require_package(env_id: str) -> None:
+    """
+    :param env_id: Gymnasium id
+    :raises ImportError: if the package that registers it is missing, with the extra that installs it
+    """
+    for pattern, (package, extra) in PACKAGES.items():
+        if re.match(pattern, env_id):
+            require(package, extra)
+
+
+__all__ = [
+    "AtariVecEnv",
+    "AtariWrapper",
+    "ProcgenEnv",
+    "ProcgenVecEnv",
+    "VecPositiveReward",
+    "make_atari_env",
+    "make_procgen_env",
+    "require_package",
+]

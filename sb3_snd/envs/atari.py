@@ -6,39 +6,21 @@ frames, the max of the last two, grey, 96x96, sticky actions, no no-ops at reset
 Must not know any network, novelty or algorithm.
 """
 
-import difflib
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import AtariPreprocessing, TransformReward
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from sb3_snd.envs.native import NativeVecEnv, find_spec
 from sb3_snd.extras import require
 from sb3_snd.preprocessing import check_frame_size
 
-_REMEDY = "use --vec-env dummy, or make_vec_env with wrapper_class=AtariWrapper"
 
-
-def _atari_spec(env_id: str) -> EnvSpec:
-    """
-    :param env_id: Gymnasium id, such as ``"MontezumaRevengeNoFrameskip-v4"``
-    :return: Its entry in Gymnasium's registry
-    """
-    gym.register_envs(require("ale_py", "atari"))
-    atari_ids = [spec.id for spec in gym.registry.values() if spec.entry_point == "ale_py.env:AtariEnv"]
-    if env_id in atari_ids:
-        return gym.spec(env_id)
-    if env_id in gym.registry:
-        raise ValueError(f"{env_id} is not an Atari game: make it with make_vec_env.")
-    nearest = difflib.get_close_matches(env_id, atari_ids, n=1, cutoff=0.0)[0]
-    raise ValueError(f"There is no environment {env_id}: did you mean {nearest}?")
-
-
-class AtariVecEnv(VecEnv):
+class AtariVecEnv(NativeVecEnv):
     """
     ALE's vector environment, which steps and preprocesses all games in C++ threads, as a ``VecEnv``.
 
@@ -62,6 +44,8 @@ class AtariVecEnv(VecEnv):
     :param num_threads: Number of C++ threads, 0 for as many as there are cores
     """
 
+    remedy = f"{NativeVecEnv.remedy} with wrapper_class=AtariWrapper"
+
     def __init__(
         self,
         env_id: str,
@@ -74,7 +58,8 @@ class AtariVecEnv(VecEnv):
         num_threads: int = 0,
     ):
         check_frame_size(frame_size, frame_size)
-        self.spec = _atari_spec(env_id)
+        gym.register_envs(require("ale_py", "atari"))
+        self.spec = find_spec(env_id, "ale_py.env:AtariEnv", "an Atari game")
         self.render_mode = None
         self.max_episode_frames = max_episode_steps * frame_skip
         from ale_py.vector_env import AtariVectorEnv
@@ -96,9 +81,8 @@ class AtariVecEnv(VecEnv):
             reward_clipping=False,
             use_fire_reset=False,
         )
-        self.n_actions = len(self.envs.ale.get_action_set())
         observation_space = spaces.Box(0, 255, (n_stack, frame_size, frame_size), np.uint8)
-        super().__init__(n_envs, observation_space, spaces.Discrete(self.n_actions))
+        super().__init__(n_envs, observation_space, spaces.Discrete(len(self.envs.ale.get_action_set())))
         self._newest = np.zeros((n_envs, frame_size, frame_size), np.uint8)
         self._stepping = False
 
@@ -124,11 +108,8 @@ class AtariVecEnv(VecEnv):
 
         :param actions: ``(n_envs,)`` integers
         """
-        actions = np.asarray(actions)
         # A wrong action kills ALE's thread silently, and step_wait would never return
-        if actions.min() < 0 or actions.max() >= self.n_actions:
-            raise ValueError(f"Actions must lie between 0 and {self.n_actions - 1}, got {actions}.")
-        self.envs.send(actions)
+        self.envs.send(self.check_actions(actions))
         self._stepping = True
 
     def step_wait(self) -> VecEnvStepReturn:
@@ -162,46 +143,6 @@ class AtariVecEnv(VecEnv):
     def close(self) -> None:
         """End the C++ threads."""
         self.envs.ale = None
-
-    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """
-        :param attr_name: An attribute of this object, which stands for all its environments
-        :param indices: Environments to answer for, all by default
-        :return: The value, once for each of them
-        """
-        if not hasattr(self, attr_name):
-            raise AttributeError(f"The environments of AtariVecEnv run in C++ and have no {attr_name}: {_REMEDY}.")
-        return [getattr(self, attr_name) for _ in self._get_indices(indices)]
-
-    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """
-        Not possible here.
-
-        :param attr_name: Name of the attribute
-        :param value: Its new value
-        :param indices: Environments to set it in
-        """
-        raise NotImplementedError(f"The environments of AtariVecEnv run in C++, {attr_name} cannot be set: {_REMEDY}.")
-
-    def env_method(self, method_name: str, *method_args, indices: VecEnvIndices = None, **method_kwargs) -> list[Any]:
-        """
-        Not possible here.
-
-        :param method_name: Name of the method
-        :param method_args: Its positional arguments
-        :param indices: Environments to call it on
-        :param method_kwargs: Its named arguments
-        :return: Nothing, it raises
-        """
-        raise NotImplementedError(f"The environments of AtariVecEnv run in C++, {method_name} cannot be called: {_REMEDY}.")
-
-    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
-        """
-        :param wrapper_class: A wrapper of single environments, which cannot be inside C++
-        :param indices: Environments to answer for, all by default
-        :return: False for each of them
-        """
-        return [False for _ in self._get_indices(indices)]
 
 
 class VecPositiveReward(VecEnvWrapper):

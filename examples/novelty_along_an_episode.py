@@ -1,0 +1,39 @@
+"""Load a model, play one episode and draw the novelty of each state: ``novelty_along_an_episode.py model.zip ENV_ID``."""
+
+import sys
+
+import numpy as np
+from matplotlib.figure import Figure
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_snd import PPOSND
+
+
+def main(path: str, env: str | VecEnv, picture: str = "novelty.png", max_steps: int = 1000) -> list[float]:
+    """
+    :param path: A model saved by ``PPOSND``, by yourself or by ``train.py``
+    :param env: The environment's id, or one environment made as for training
+    :param picture: The file to draw
+    :param max_steps: Steps at most
+    :return: the novelty of each state
+    """
+    model = PPOSND.load(path, device="cpu")
+    venv = make_vec_env(env, seed=0) if isinstance(env, str) else env
+    obs, novelty = venv.reset(), []
+    for _ in range(max_steps):
+        novelty.append(model.snd.novelty(obs).item())
+        action, _ = model.predict(obs)
+        obs, _, dones, _ = venv.step(action)
+        if dones[0]:
+            break
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(novelty)
+    axes.set(xlabel="step of the episode", ylabel="novelty", title=f"most novel at step {np.argmax(novelty)}")
+    figure.savefig(picture)
+    return novelty
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

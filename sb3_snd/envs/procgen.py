@@ -1,0 +1,254 @@
+"""
+Procgen games, in two ways: the engine's own vector environment as a ``VecEnv``, and ordinary Gymnasium environments.
+
+Knows how Procgen's engine is stepped and seeded. The Gymnasium ids ``procgen-<game>-v0`` are registered when this module is
+imported. Must not know any network, novelty or algorithm.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
+
+from sb3_snd.envs.native import NativeVecEnv, find_spec
+from sb3_snd.envs.procgen_engine import GAMES, check_options, engine_class, time_limit
+
+ENTRY_POINT = "sb3_snd.envs:ProcgenEnv"
+N_ACTIONS = 15
+
+for game in GAMES:
+    gym.register(f"procgen-{game}-v0", entry_point=ENTRY_POINT, kwargs={"game": game})
+
+
+class ProcgenVecEnv(NativeVecEnv):
+    """
+    Procgen's engine, which steps all games in C++ threads, as a ``VecEnv``.
+
+    Observations are ``(n_envs, 3 * n_stack, 64, 64)`` uint8, three channels (red, green, blue) a frame, the newest frame
+    last; after a reset those before the newest are zero. Rewards are the game's own. Every info has ``"level_seed"``,
+    that of the level in the observation returned with it, and ``"prev_level_complete"``, whether the step before that
+    observation reached the goal.
+
+    The engine never shows the last screen of an episode: with the last reward it hands out the first screen of the next
+    episode. The newest frame of a terminal observation is therefore that of the step before, once more. An episode that
+    reached the engine's time limit without its goal counts as truncated, also where the agent was lost in that very step,
+    which the engine does not tell apart.
+
+    The defaults are the engine's own, here and in ``ProcgenEnv``. The settings of arXiv 2302.11563 are
+    ``distribution_mode="exploration", random_action_probability=0.01``.
+
+    :param env_id: Gymnasium id of a Procgen game, ``"procgen-<game>-v0"``
+    :param n_envs: Number of environments
+    :param n_stack: Number of frames in an observation
+    :param distribution_mode: ``"easy"``, ``"hard"``, ``"extreme"``, ``"memory"`` or ``"exploration"`` (one fixed hard
+        level); not every game has the last three
+    :param random_action_probability: Probability, at each step, that a uniformly random action replaces the one given
+    :param num_threads: Number of C++ threads, 0 for as many as there are cores
+    :param render_mode: None or ``"rgb_array"``, pictures of 512x512 pixels
+    :param engine_options: Other options of ``procgen.ProcgenGym3Env``, such as ``num_levels`` or ``use_backgrounds``
+    """
+
+    def __init__(
+        self,
+        env_id: str,
+        n_envs: int = 1,
+        n_stack: int = 2,
+        distribution_mode: str = "hard",
+        random_action_probability: float = 0.0,
+        num_threads: int = 0,
+        render_mode: str | None = None,
+        **engine_options: Any,
+    ):
+        self.spec = find_spec(env_id, ENTRY_POINT, "a Procgen game")
+        game = self.spec.kwargs["game"]
+        check_options(game, distribution_mode, engine_options)
+        for name, number, least in (("n_envs", n_envs, 1), ("n_stack", n_stack, 1), ("num_threads", num_threads, 0)):
+            if number < least:
+                raise ValueError(f"{name}={number} must be at least {least}.")
+        if not isinstance(random_action_probability, (int, float)) or not 0 <= random_action_probability <= 1:
+            raise ValueError(f"random_action_probability={random_action_probability!r} must lie in [0, 1].")
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode={render_mode!r} must be None or 'rgb_array'.")
+        self.random_action_probability = random_action_probability
+        self.time_limit = time_limit(game, distribution_mode)
+        self.render_mode = render_mode
+        self.engine_kwargs = dict(
+            engine_options,
+            num=n_envs,
+            env_name=game,
+            distribution_mode=distribution_mode,
+            render_mode=render_mode,
+            # To the engine 0 means the calling thread, and one game needs no other
+            num_threads=0 if n_envs == 1 else min(num_threads or os.cpu_count() or 1, n_envs),
+        )
+        self._engine: Any = None
+        super().__init__(n_envs, spaces.Box(0, 255, (3 * n_stack, 64, 64), np.uint8), spaces.Discrete(N_ACTIONS))
+
+    def reset(self) -> np.ndarray:
+        """
+        Start a new episode everywhere, with the seed given to ``seed`` since the last reset: the engine, which takes one
+        seed for all its games, is then made anew. Nothing is stepped where every environment stands at its beginning.
+
+        :return: observations ``(n_envs, 3 * n_stack, 64, 64)`` uint8
+        """
+        seed = self._seeds[0]
+        if self._engine is None or seed is not None:
+            self.close()
+            rand_seed = None if seed is None else seed % 2**31  # the engine wants 31 bits
+            self._engine = engine_class()(rand_seed=rand_seed, **self.engine_kwargs)
+            self._rng = np.random.default_rng(seed)
+        elif not self._engine.observe()[2].all():
+            self._engine.act(np.full(self.num_envs, -1))  # ends all episodes
+        self._reset_seeds()
+        self._reset_options()
+        _, frames, _ = self._engine.observe()
+        engine_infos = self._engine.get_info()
+        self.reset_infos = [{"level_seed": int(info["level_seed"])} for info in engine_infos]
+        self._images = [info.get("rgb") for info in engine_infos]
+        self._elapsed = np.zeros(self.num_envs, np.int64)
+        self._stack = np.zeros((self.num_envs, *self.observation_space.shape), np.uint8)  # type: ignore[misc]
+        self._stack[:, -3:] = frames["rgb"].transpose(0, 3, 1, 2)
+        return self._stack
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """
+        Hand the actions, or random ones in their place, to the C++ threads and return at once.
+
+        :param actions: ``(n_envs,)`` integers
+        """
+        if self._engine is None:
+            raise RuntimeError("There is no episode yet: call reset() before step().")
+        random = self._rng.random(self.num_envs) < self.random_action_probability
+        self._engine.act(np.where(random, self._rng.integers(N_ACTIONS, size=self.num_envs), self.check_actions(actions)))
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """
+        Collect what ``step_async`` started.
+
+        :return: observations ``(n_envs, 3 * n_stack, 64, 64)`` uint8, in memory that no later step touches; rewards
+            ``(n_envs,)`` float32; dones ``(n_envs,)`` bool; infos
+        """
+        rewards, frames, dones = self._engine.observe()
+        engine_infos = self._engine.get_info()
+        self._images = [info.get("rgb") for info in engine_infos]
+        complete = np.array([info["prev_level_complete"] for info in engine_infos], dtype=bool)  # (n_envs,)
+        self._elapsed += 1
+        truncated = dones & ~complete & (self._elapsed >= self.time_limit)
+        # With use_sequential_levels an episode goes on in the next level, whose time begins anew
+        self._elapsed[dones | complete] = 0
+
+        infos: list[dict[str, Any]] = [
+            {"level_seed": int(info["level_seed"]), "prev_level_complete": done, "TimeLimit.truncated": out_of_time}
+            for info, done, out_of_time in zip(engine_infos, complete.tolist(), truncated.tolist(), strict=True)
+        ]
+        for i in np.flatnonzero(dones):
+            infos[i]["terminal_observation"] = np.concatenate((self._stack[i, 3:], self._stack[i, -3:]))
+        stack = np.empty_like(self._stack)
+        stack[:, :-3] = self._stack[:, 3:]
+        stack[dones, :-3] = 0
+        stack[:, -3:] = frames["rgb"].transpose(0, 3, 1, 2)
+        self._stack = stack
+        return stack, rewards, dones, infos
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """
+        :return: a picture ``(512, 512, 3)`` uint8 of each environment's observation, with ``render_mode="rgb_array"``
+        """
+        return self._images
+
+    def close(self) -> None:
+        """End the C++ threads."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+
+def make_procgen_env(env_id: str, n_envs: int = 1, seed: int | None = None, **kwargs: Any) -> VecEnv:
+    """
+    Procgen environments with the reward as it is; ``infos[i]["episode"]`` has an ended episode's score and length.
+
+    :param env_id: Gymnasium id of a Procgen game, ``"procgen-<game>-v0"``
+    :param n_envs: Number of environments
+    :param seed: Seed of the levels and the random actions; drawn from numpy's global generator if None
+    :param kwargs: Other arguments of ``ProcgenVecEnv``
+    :return: The vectorized environment
+    """
+    venv = ProcgenVecEnv(env_id, n_envs, **kwargs)
+    venv.seed(seed)
+    return VecMonitor(venv)
+
+
+class ProcgenEnv(gym.Env):
+    """
+    One Procgen game as an ordinary environment, ``gym.make("procgen-<game>-v0")``: for ``make_vec_env`` and the RL Zoo.
+    Stacked by two and transposed it gives what ``ProcgenVecEnv`` gives, with which it shares defaults and arguments.
+
+    Observations are ``(64, 64, 3)`` uint8. The engine never shows the last screen of an episode, so the last observation
+    is that of the step before, once more.
+
+    :param game: Name of the game
+    :param distribution_mode: See ``ProcgenVecEnv``
+    :param random_action_probability: Probability, at each step, that a uniformly random action replaces the one given
+    :param render_mode: None or ``"rgb_array"``; Gymnasium makes ``"human"`` from it
+    :param engine_options: Other options of ``procgen.ProcgenGym3Env``, such as ``num_levels`` or ``use_backgrounds``
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 15}
+
+    def __init__(
+        self,
+        game: str,
+        distribution_mode: str = "hard",
+        random_action_probability: float = 0.0,
+        render_mode: str | None = None,
+        **engine_options: Any,
+    ):
+        kwargs = dict(engine_options, render_mode=render_mode)
+        self._venv = ProcgenVecEnv(f"procgen-{game}-v0", 1, 1, distribution_mode, random_action_probability, **kwargs)
+        self.render_mode = render_mode
+        self.observation_space = spaces.Box(0, 255, (64, 64, 3), np.uint8)
+        self.action_space = self._venv.action_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """
+        :param seed: Seed of the levels and the random actions to come; they go on as they were if None
+        :param options: Unused
+        :return: observation ``(64, 64, 3)`` uint8, info
+        """
+        super().reset(seed=seed)
+        if seed is not None:
+            self._venv.seed(seed)
+        obs = self._venv.reset()
+        self._info = self._venv.reset_infos[0]
+        self._picture = self._venv.get_images()[0]
+        return obs[0].transpose(1, 2, 0), dict(self._info)
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """
+        :param action: Integer from 0 to 14
+        :return: observation ``(64, 64, 3)`` uint8, reward, terminated, truncated, info
+        """
+        obs, rewards, (done,), (info,) = self._venv.step(np.array([action]))
+        truncated = info.pop("TimeLimit.truncated")
+        frame = info.pop("terminal_observation", np.asarray(obs)[0])
+        if done:
+            info["level_seed"] = self._info["level_seed"]  # the engine is one episode ahead
+        else:
+            self._picture = self._venv.get_images()[0]
+        self._info = info
+        return frame.transpose(1, 2, 0), float(rewards[0]), bool(done) and not truncated, truncated, info
+
+    def render(self) -> np.ndarray | None:  # type: ignore[override]
+        """
+        :return: a picture ``(512, 512, 3)`` uint8 of the observation, with ``render_mode="rgb_array"``
+        """
+        return self._picture
+
+    def close(self) -> None:
+        """End the engine."""
+        self._venv.close()

@@ -1,0 +1,71 @@
+"""Every example runs, shortened, and does what it says."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.env_util import make_vec_env
+
+from sb3_snd import PPOSND
+from sb3_snd.targets import TARGETS
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(name, *args, **kwargs):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main(*args, **kwargs)
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = dict(TARGETS)
+    yield
+    TARGETS.clear()
+    TARGETS.update(before)
+
+
+def test_every_example_is_run_here():
+    names = {path.stem for path in EXAMPLES.glob("*.py")} - {"demo"}
+    assert names == {name.removeprefix("test_") for name in globals() if name.startswith("test_")} - {
+        "every_example_is_run_here"
+    }
+
+
+def test_two_streams_atari(tmp_path):
+    model = run("two_streams_atari", 256, n_envs=2, n_steps=128)
+    assert model.num_timesteps == 256 and (tmp_path / "montezuma.zip").exists()
+    assert PPOSND.load("montezuma", device="cpu").snd.eta == 0.25
+
+
+def test_own_environment(tmp_path):
+    """The far end of the corridor is found."""
+    score, env = run("own_environment", 30_000)
+    assert score == 1.0
+    assert not env.training and (tmp_path / "corridor" / "rl_model.snd.pth").exists()
+
+
+def test_masked_actions():
+    model, env = run("masked_actions", 1024)
+    assert model.num_timesteps == 1024 and not env.training
+    assert model.logger.name_to_value == {} or "snd/loss" in model.logger.name_to_value
+
+
+def test_own_target():
+    model = run("own_target", 1024)
+    assert type(model.snd.target).__name__ == "BarlowTarget" and "barlow" in TARGETS
+    assert np.isfinite(model.snd.novelty(model._last_obs)).all()
+
+
+def test_novelty_along_an_episode(tmp_path):
+    env = make_vec_env("MountainCarContinuous-v0", 2, seed=0)
+    PPOSND("MlpPolicy", env, n_steps=8, batch_size=16, device="cpu").learn(32).save("model")
+    novelty = run("novelty_along_an_episode", "model", "MountainCarContinuous-v0", max_steps=20)
+    assert len(novelty) == 20 and (tmp_path / "novelty.png").stat().st_size > 0
+    first = make_vec_env("MountainCarContinuous-v0", seed=0).reset()
+    assert novelty[0] == PPOSND.load("model", device="cpu").snd.novelty(th.as_tensor(first)).item()
