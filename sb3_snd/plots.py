@@ -80,6 +80,7 @@ def plot_comparison(panels: Mapping[str, Mapping[str, Sequence[np.ndarray]]], n_
     """
     require("matplotlib", "plots")
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
 
     figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
     axes: Any = figure.subplots(1, len(panels), squeeze=False)
@@ -90,6 +91,7 @@ def plot_comparison(panels: Mapping[str, Mapping[str, Sequence[np.ndarray]]], n_
             mean, std = scores.mean(axis=0), scores.std(axis=0)
             (line,) = axis.plot(steps, mean, label=f"{name} ({len(runs)} runs)")
             axis.fill_between(steps, mean - std, mean + std, alpha=0.2, color=line.get_color())
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         axis.set(title=env_id, xlabel="environment steps", ylabel="score of an episode")
         axis.legend()
     figure.savefig(path, dpi=120)

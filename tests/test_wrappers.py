@@ -120,7 +120,7 @@ def test_normalised_rewards_by_hand():
     assert expected.max() < 1
     env.training = False
     env.step(np.zeros(3, dtype=int))
-    assert env.snd.return_stats.count.item() == 24  # not the last step
+    assert env.snd.return_stats.count.item() == 8  # not the last step
 
 
 def test_normalised_rewards_do_not_depend_on_the_scale_of_novelty():

@@ -7,12 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import rl_zoo3
 import torch as th
 import yaml
-from moviepy.video.io.VideoFileClip import VideoFileClip
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecMonitor, is_vecenv_wrapped
 
@@ -271,15 +271,16 @@ def test_procgen_from_the_command_line(key, ordinary, tmp_path, monkeypatch, cap
 
 
 def video(path):
-    with VideoFileClip(str(path)) as clip:
-        return clip.size, clip.n_frames
+    """Width, height, number of frames (of which moviepy may drop the last)."""
+    capture = cv2.VideoCapture(str(path))
+    return [int(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_COUNT)]
 
 
 @pytest.mark.parametrize(("flags", "height"), [((), 210), (("--novelty",), 210 + 2 * round(210 / 12))])
 def test_record_atari(flags, height, trained, tmp_path, monkeypatch):
     options = ("--algo", "ppo_snd", "--env", ATARI[0], "-f", trained[0], "-n", 25)
     run(monkeypatch, zoo.enjoy, *options, "--record", tmp_path / "agent.mp4", *flags)
-    assert video(tmp_path / "agent.mp4") == ([160, height], 26)
+    assert video(tmp_path / "agent.mp4") in ([160, height, 25], [160, height, 26])
     assert rl_zoo3.ALGOS["ppo_snd"] is PPOSND  # left as it was
 
 
@@ -288,7 +289,7 @@ def test_record_procgen(tmp_path, monkeypatch):
     run(monkeypatch, zoo.train, "--algo", "ppo", "--env", PROCGEN[2], "-f", tmp_path, *sizes)
     options = ("--algo", "ppo", "--env", PROCGEN[2], "-f", tmp_path, "-n", 5)
     run(monkeypatch, zoo.enjoy, *options, "--record", tmp_path / "agent.mp4")
-    assert video(tmp_path / "agent.mp4") == ([512, 512], 6)
+    assert video(tmp_path / "agent.mp4") in ([512, 512, 5], [512, 512, 6])
     with pytest.raises(SystemExit, match="A model of ppo has no novelty to draw: leave --novelty away"):
         run(monkeypatch, zoo.enjoy, *options, "--record", tmp_path / "agent.mp4", "--novelty")
 
@@ -366,7 +367,7 @@ def test_bonus_through_the_zoo_alone(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "Stacking 3 frames" in result.stdout and "snd/" in result.stdout and "intrinsic_reward_mean" in result.stdout
     evaluations = np.load(tmp_path / "logs" / "ppo" / f"{ATARI[0]}_1" / "evaluations.npz")
-    assert evaluations["results"].tolist() == [[0.0, 0.0]] * 2 and (evaluations["ep_lengths"] == 12).all()
+    assert evaluations["results"].tolist() == [[0.0, 0.0]] * 2 and (evaluations["ep_lengths"] == 4 * 12).all()
     saved = th.load(tmp_path / "snd" / "rl_model.snd.pth", weights_only=True)
     assert saved["snd"]["target.frame_stats.mean"].shape == (1, 36, 36)
     assert saved["snd"]["target.frame_stats.count"] == 1 + 32  # the steps of training, not those of evaluation
