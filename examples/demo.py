@@ -6,9 +6,11 @@ interrupted demonstration goes on.
 
 import argparse
 import contextlib
+import csv
 import io
 import multiprocessing
 import os
+import shutil
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -25,15 +27,28 @@ N_BINS = 30
 
 def train(folder: Path, key: str, env_id: str, seed: int, n_steps: int) -> Path:
     """:return: the run's folder, with a finished run"""
-    run = folder / f"seed_{seed}" / key / f"{env_id}_1"
-    if not (run / f"{env_id}.zip").exists():
+    logs = folder / f"{n_steps}_steps" / f"seed_{seed}"
+    run = logs / key / f"{env_id}_1"
+    if not finished(run, n_steps):
         from sb3_snd import zoo  # here, as every process of the pool imports it once
 
-        options = ["--algo", key, "--env", env_id, "--seed", seed, "-n", n_steps, "-f", folder / f"seed_{seed}"]
+        shutil.rmtree(run, ignore_errors=True)  # of an interrupted run
+        options = ["--algo", key, "--env", env_id, "--seed", seed, "-n", n_steps, "-f", logs]
         sys.argv = ["train.py", *map(str, options), "--num-threads", "1", "--device", "cpu", "--verbose", "0"]
         with contextlib.redirect_stdout(io.StringIO()):
             zoo.train()
+        if not finished(run, n_steps):
+            raise KeyboardInterrupt  # which the Zoo takes as the wish to save what there is
     return run
+
+
+def finished(run: Path, n_steps: int) -> bool:
+    """:return: whether a run has all its steps and its model"""
+    if not list(run.glob("*.zip")):
+        return False
+    with open(run / "progress.csv") as file:
+        *_, last = csv.DictReader(file)
+    return int(last["time/total_timesteps"]) >= n_steps
 
 
 def main() -> None:

@@ -55,6 +55,7 @@ class SNDCallback(BaseCallback):
         self.save_freq = save_freq
         self.name_prefix = name_prefix
         self.restore = restore
+        self.wrapper: VecIntrinsicReward | None = None
         self._untrained = 0  # transitions that the replay buffer got since the nets' last update
         self._seen = 0
 
@@ -64,8 +65,10 @@ class SNDCallback(BaseCallback):
         if wrapper is None:
             raise ValueError("SNDCallback found no intrinsic reward: wrap the environment in VecIntrinsicReward first.")
         name = type(self.model).__name__
-        if wrapper.rewards == "streams":
+        if wrapper.rewards == "streams" and hasattr(self.model, "snd"):
             raise ValueError(f"{name} trains its own SND: leave SNDCallback away, or use it with an unmodified algorithm.")
+        if wrapper.rewards == "streams":
+            raise ValueError(f"rewards='streams' is for PPOSND, {name} needs one reward: use rewards='combined'.")
         if isinstance(self.model, OnPolicyAlgorithm):
             wrapper.snd.minibatch_size(self.model.n_steps * self.model.n_envs)
         elif not isinstance(self.model, OffPolicyAlgorithm):
@@ -75,6 +78,12 @@ class SNDCallback(BaseCallback):
             )
         elif isinstance(self.model.replay_buffer, HerReplayBuffer):
             raise ValueError("HerReplayBuffer computes rewards itself and would drop the intrinsic one: use DictReplayBuffer.")
+        elif (normalize := unwrap_vec_normalize(wrapper.venv)) and normalize is self.model.get_vec_normalize_env():
+            raise ValueError(
+                f"{name} keeps rewards as they are below VecNormalize, so without the intrinsic one:"
+                " wrap in VecIntrinsicReward first, in VecNormalize last."
+            )
+        wrapper.training = False  # where an interrupted training left it on
         self.wrapper, self.snd = wrapper, wrapper.snd
         if self.restore is not None:
             self.snd.load(self.restore)
@@ -83,10 +92,14 @@ class SNDCallback(BaseCallback):
             self.save_path.mkdir(parents=True, exist_ok=True)
 
     def _on_training_start(self) -> None:
+        assert self.wrapper is not None
+        if self.wrapper.training:
+            raise ValueError("Two SNDCallbacks would train the same nets: give one of them only.")
         self.wrapper.training = True
         self._seen = self.num_timesteps
 
     def _on_rollout_start(self) -> None:
+        assert self.wrapper is not None
         if isinstance(self.model, OnPolicyAlgorithm):
             self.wrapper.start_recording(self.model.n_steps)
 
@@ -96,6 +109,7 @@ class SNDCallback(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
+        assert self.wrapper is not None
         if isinstance(self.model, OnPolicyAlgorithm):
             self._log(self.snd.train_on_rollout(self.wrapper.pop_rollout()))
             return
@@ -110,22 +124,22 @@ class SNDCallback(BaseCallback):
         """:return: s_t and s_{t+1} from the replay buffer, as novelty saw them"""
         assert isinstance(self.model, OffPolicyAlgorithm) and self.model.replay_buffer is not None
         buffer = self.model.replay_buffer
-        # The buffer keeps observations as they were below VecNormalize
-        env = unwrap_vec_normalize(self.wrapper.venv)
         if isinstance(buffer, NStepReplayBuffer):  # its own successors are n steps away
-            rows = np.random.randint(buffer.size(), size=batch_size)
-            samples = ReplayBuffer._get_samples(buffer, rows, env)
+            samples = ReplayBuffer._get_samples(buffer, np.random.randint(buffer.size(), size=batch_size))
         else:
-            samples = buffer.sample(batch_size, env)
+            samples = buffer.sample(batch_size)  # not normalised by a VecNormalize above, as novelty saw them
         return samples.observations, samples.next_observations
 
     def _log(self, losses: dict[str, float]) -> None:
+        assert self.wrapper is not None
         for name, value in self.wrapper.pop_statistics().items():
             self.logger.record(f"rollout/{name}", value)
         for name, value in losses.items():
             self.logger.record(f"snd/{name}", value)
 
     def _on_training_end(self) -> None:
+        if self.wrapper is None:  # the Zoo calls it also when the training was refused
+            return
         self.wrapper.training = False
         if self.save_path is not None:
             self._save(self.name_prefix)

@@ -62,6 +62,8 @@ def binned_scores(folder: Path, n_steps: int, n_bins: int) -> np.ndarray:
     from stable_baselines3.common.monitor import load_results
 
     episodes = load_results(str(folder))
+    if episodes.empty:
+        return np.full(n_bins, np.nan)
     part = np.minimum(episodes["l"].cumsum().to_numpy() * n_bins // n_steps, n_bins - 1)
     counts = np.bincount(part, minlength=n_bins)
     with np.errstate(invalid="ignore"):

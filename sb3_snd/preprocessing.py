@@ -78,6 +78,14 @@ class FrameReader:
         """Whether frames are images."""
         return len(self.shape) == 3
 
+    def describe(self) -> str:
+        """
+        :return: the frames in words, the same for spaces that the same nets can read
+        """
+        if self.is_image:
+            return f"frames of shape {self.shape} with values from {self.low:g} to {self.high:g}"
+        return f"frames of shape {self.shape} from a {type(self.space).__name__}"
+
     def entry(self, obs: Any) -> Any:
         """
         :param obs: Anything that the environment gives, batched or not

@@ -282,10 +282,11 @@ class SND(nn.Module):
         :param observation_space: What an environment gives
         :raises ValueError: if these nets were made for other frames
         """
-        frame_shape = FrameReader(observation_space, self.reader.obs_key).shape
-        if frame_shape != self.frame_shape:
+        reader = FrameReader(observation_space, self.reader.obs_key)
+        made_for, given = self.reader.describe(), reader.describe()
+        if made_for != given:
             raise ValueError(
-                f"This SND was made for frames of shape {self.frame_shape}, the environment gives {frame_shape}:"
+                f"This SND was made for {made_for}, the environment gives {given}:"
                 " make it from the environment's observation_space."
             )
 
@@ -322,9 +323,9 @@ def check_minibatch(batch_size: int, size: int, name: str = "batch_size") -> Non
     """
     if size % batch_size != 0:
         divisor = next(d for d in range(min(batch_size, size), 0, -1) if size % d == 0)
+        remedy = f"{divisor} would, for example" if divisor > 1 else "choose another n_steps or n_envs"
         raise ValueError(
-            f"{name}={batch_size} does not divide the rollout of {size} transitions (n_steps * n_envs):"
-            f" {divisor} would, for example."
+            f"{name}={batch_size} does not divide the rollout of {size} transitions (n_steps * n_envs): {remedy}."
         )
 
 

@@ -52,6 +52,8 @@ class VecIntrinsicReward(VecEnvWrapper):
             raise ValueError(f"rewards={rewards!r} must be 'combined' or 'streams'.")
         if is_vecenv_wrapped(venv, VecIntrinsicReward):
             raise ValueError("The environment already has an intrinsic reward: wrap it in VecIntrinsicReward once.")
+        if isinstance(snd, SND) and snd_kwargs:
+            raise ValueError(f"snd_kwargs={snd_kwargs!r} only goes with the name of a target: give them to the SND itself.")
         super().__init__(venv)
         self.snd = snd if isinstance(snd, SND) else SND(venv.observation_space, snd, device=device, **(snd_kwargs or {}))
         self.snd.check_space(venv.observation_space)
@@ -84,6 +86,11 @@ class VecIntrinsicReward(VecEnvWrapper):
                 self.snd.return_stats.update(self._returns)
             self._intrinsic = self.snd.scale(self._novelty)
             if self._recording is not None:
+                if self._recorded == len(self._recording):
+                    raise RuntimeError(
+                        "The environment was stepped outside of learn() while it rewards for training: set its"
+                        " attribute training to False, or evaluate on another environment."
+                    )
                 self._recording[self._recorded].copy_(frames)
 
     def step_wait(self) -> VecEnvStepReturn:

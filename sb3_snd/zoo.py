@@ -311,7 +311,8 @@ def enjoy() -> None:
             if known.record.suffix != ".mp4":
                 raise ValueError(f"--record {known.record}: the video is an mp4 file, choose a name that ends in .mp4.")
             sys.argv.append("--no-render")
-            stack.enter_context(recording(known.record, known.n_timesteps, known.novelty, known.algo))
+            if known.algo in rl_zoo3.ALGOS:  # otherwise rl_zoo3's parser says which there are
+                stack.enter_context(recording(known.record, known.n_timesteps, known.novelty, known.algo))
         rl_zoo3.enjoy.enjoy()
 
 

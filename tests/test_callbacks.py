@@ -186,30 +186,28 @@ class Pairs:
 
 
 @pytest.mark.parametrize("n_steps", [1, 3])
-@pytest.mark.parametrize("normalize", [None, "below", "above"])
+@pytest.mark.parametrize("normalize", [None, "above", "both"])
 def test_off_policy_pairs_from_the_replay_buffer(n_steps, normalize):
     """
     Observations are (environment, step): a successor's step is one more, also at an episode's end and with n-step
-    returns; as many transitions are drawn as were collected. VecNormalize below: what novelty sees is normalised.
+    returns; as many transitions are drawn as were collected. The replayed rewards have the bonus: 20 n + (n + 1) / 100.
+    VecNormalize below: novelty reads what comes from there, halved here.
     """
     venv = counting(length=3)
-    if normalize == "below":
-        venv = VecNormalize(venv)
+    if normalize == "both":
+        venv = VecNormalize(venv, norm_reward=False, training=False, epsilon=0)
+        venv.obs_rms.var = np.full(2, 4.0)
+    scale = 0.5 if normalize == "both" else 1.0
     env = VecIntrinsicReward(venv, FakeSND(venv.observation_space, batch_size=8))
     kept = Pairs(env.snd)
-    top = VecNormalize(env) if normalize == "above" else env
+    top = VecNormalize(env) if normalize else env
     model = DQN("MlpPolicy", top, train_freq=3, learning_starts=0, n_steps=n_steps, buffer_size=64, device="cpu", seed=0)
     model.learn(48, callback=SNDCallback())
     assert len(kept.pairs) == 48 // 8
     for obs, next_obs in kept.pairs:
-        if normalize == "below":
-            obs, next_obs = (th.as_tensor(venv.unnormalize_obs(x.numpy())).round() for x in (obs, next_obs))
-            np.testing.assert_allclose(next_obs[:, 0], obs[:, 0])
-            continue
-        assert set(obs[:, 1].tolist()) <= {0.0, 1.0, 2.0}
-        np.testing.assert_allclose(next_obs, obs + th.tensor([0.0, 1.0]), atol=1e-6)
-    if normalize == "below":
-        assert max(obs.abs().max() for obs, _ in kept.pairs) < 5  # not (n, step) as the buffer keeps them
+        assert set(obs[:, 1].tolist()) <= {0.0, scale, 2 * scale}
+        np.testing.assert_allclose(next_obs, obs + scale * th.tensor([0.0, 1.0]), atol=1e-6)
+    np.testing.assert_allclose(model.replay_buffer.rewards[:24], [[0.01, 20.02]] * 24, rtol=1e-6)
 
 
 def stacked(env):
@@ -257,6 +255,20 @@ def test_stopping_and_going_on():
     assert not th.equal(next(env.snd.parameters()), before)
 
 
+def test_training_after_an_interruption():
+    model, env = make_ppo()
+
+    class Interrupt(BaseCallback):
+        def _on_step(self):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(32, callback=[SNDCallback(), Interrupt()])
+    assert env.training
+    model.learn(32, callback=SNDCallback())
+    assert not env.training and env.snd.optimizer.state
+
+
 def test_default_minibatch_fits_a_short_rollout():
     env = VecIntrinsicReward(counting(), device="cpu")
     model = A2C("MlpPolicy", env, device="cpu")  # 5 steps of 2 environments
@@ -277,6 +289,20 @@ def learn(algorithm, env, policy="MlpPolicy", callback=None, **kwargs):
         (
             "batch_size=8 does not divide the rollout of 30",
             lambda: learn(A2C, VecIntrinsicReward(counting(), "vic", dict(batch_size=8), device="cpu"), n_steps=15),
+        ),
+        (
+            "PPO needs one reward: use rewards='combined'",
+            lambda: learn(PPO, VecIntrinsicReward(counting(), rewards="streams", device="cpu"), n_steps=16, batch_size=16),
+        ),
+        (
+            "DQN keeps rewards as they are below VecNormalize",
+            lambda: learn(DQN, VecIntrinsicReward(VecNormalize(counting()), device="cpu"), buffer_size=64),
+        ),
+        (
+            "Two SNDCallbacks would train the same nets",
+            lambda: learn(
+                A2C, VecIntrinsicReward(counting(), device="cpu"), callback=[SNDCallback(), SNDCallback()], n_steps=16
+            ),
         ),
         (
             "HerReplayBuffer computes rewards itself",

@@ -1,6 +1,8 @@
 """Every example runs, shortened, and does what it says."""
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +33,29 @@ def own_folder(tmp_path, monkeypatch):
 
 
 def test_every_example_is_run_here():
-    names = {path.stem for path in EXAMPLES.glob("*.py")} - {"demo"}
+    names = {path.stem for path in EXAMPLES.glob("*.py")}
     assert names == {name.removeprefix("test_") for name in globals() if name.startswith("test_")} - {
         "every_example_is_run_here"
     }
+
+
+def test_demo(tmp_path):
+    """One seed and few steps; a run that was interrupted is trained anew, a finished one is kept."""
+    half = tmp_path / "logs" / "8192_steps" / "seed_0" / "ppo" / "MountainCar-v0_1"
+    half.mkdir(parents=True)
+    (half / "MountainCar-v0.zip").touch()
+    (half / "progress.csv").write_text("time/total_timesteps\n4096\n")
+    arguments = ["--env", "MountainCar-v0", "--seeds", "1", "-n", "8192", "-f", tmp_path / "logs", "--jobs", "2"]
+    written = []
+    for _ in range(2):
+        command = [sys.executable, EXAMPLES / "demo.py", *arguments]
+        result = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        assert "| MountainCar-v0 | PPO | -200.0 ± 0.0 | -200.0 |" in result.stdout.splitlines()
+        written.append((half / "MountainCar-v0.zip").stat().st_mtime_ns)
+    assert written[0] == written[1] and (half / "MountainCar-v0.zip").stat().st_size > 0
+    assert [run.name for run in half.parent.iterdir()] == ["MountainCar-v0_1"]
+    assert (tmp_path / "logs" / "demo.png").stat().st_size > 0
 
 
 def test_two_streams_atari(tmp_path):

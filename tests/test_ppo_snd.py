@@ -356,7 +356,9 @@ def test_minibatch_must_divide_the_rollout():
 def test_own_snd_must_fit_the_observations():
     snd = SND(spaces.Box(-1, 1, (3,)), device="cpu")
     for build in (lambda: make(snd=snd), lambda: VecIntrinsicReward(counting(), snd)):
-        with pytest.raises(ValueError, match=r"made for frames of shape \(3,\), the environment gives \(2,\)"):
+        with pytest.raises(
+            ValueError, match=r"made for frames of shape \(3,\) .*, the environment gives frames of shape \(2,\)"
+        ):
             build()
 
 

@@ -189,7 +189,7 @@ def test_minibatch_that_fits_any_rollout(size, expected):
 
 
 def test_no_minibatch_fits_a_prime_rollout():
-    with pytest.raises(ValueError, match="SND's batch_size=512 does not divide the rollout of 1021"):
+    with pytest.raises(ValueError, match=r"batch_size=512 does not divide the rollout of 1021 .*: choose another n_steps"):
         make().minibatch_size(1021)
 
 
@@ -237,6 +237,21 @@ def test_dict_observations_are_read_at_their_key(target):
         snd.update_statistics(batch)
         snd.train_on_rollout(rollout)
     assert th.equal(alone.novelty(obs[5]), keyed.novelty({"other": other[5], "seen": obs[5]}))
+
+
+@pytest.mark.parametrize(
+    ("made_for", "given"),
+    [
+        (spaces.Box(0, 255, (1, 40, 40), np.uint8), spaces.Box(0, 1, (1, 40, 40))),
+        (spaces.Discrete(2), spaces.Box(-1, 1, (2,))),
+        (spaces.Box(0, 255, (1, 40, 40), np.uint8), spaces.Box(0, 255, (3, 40, 40), np.uint8)),
+    ],
+)
+def test_an_snd_fits_the_spaces_it_was_made_for(made_for, given):
+    snd = make(made_for)
+    snd.check_space(made_for)
+    with pytest.raises(ValueError, match=r"This SND was made for frames .*, the environment gives frames"):
+        snd.check_space(given)
 
 
 def test_fake_environment_counts():

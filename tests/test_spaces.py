@@ -41,7 +41,7 @@ class AnyEnv(gym.Env):
 
 
 def check(make_env, policy, wrap=lambda env: env, **snd_kwargs):
-    """Both ways train the nets, and the bonus lies in [0, 1]."""
+    """Both ways train the nets and give a bonus."""
     snd_kwargs = dict(batch_size=8, **snd_kwargs)
     two_streams = PPOSND(policy, wrap(DummyVecEnv([make_env] * 2)), snd="vic", snd_kwargs=snd_kwargs, **SIZES)
     env = VecIntrinsicReward(wrap(DummyVecEnv([make_env] * 2)), "std", snd_kwargs, device="cpu")
@@ -53,8 +53,8 @@ def check(make_env, policy, wrap=lambda env: env, **snd_kwargs):
         model.learn(32, callback=callback, log_interval=None)
         assert not any(th.equal(a, b) for a, b in zip(before, snd.parameters(), strict=True))
         bonus = snd.intrinsic_reward(model._last_obs)
-        assert bonus.shape == (2,) and ((bonus >= 0) & (bonus <= 1)).all()
-        assert 0 <= model.logger.name_to_value["rollout/intrinsic_reward_max"] <= 1
+        assert bonus.shape == (2,) and (bonus > 0).all()
+        assert model.logger.name_to_value["rollout/intrinsic_reward_mean"] > 0
     return two_streams
 
 

@@ -79,6 +79,17 @@ class NoDistill(Mean):
         return {name: term for name, term in super().loss(batch, learner).items() if name != "distill"}
 
 
+class NoDistillation(Mean):
+    def loss(self, batch, learner):
+        terms = super().loss(batch, learner)
+        return {**terms, "loss": terms["target"]}
+
+
+class NoTensor(Mean):
+    def loss(self, batch, learner):
+        return {**super().loss(batch, learner), "extra": 0.5}
+
+
 class NoScalar(Mean):
     def loss(self, batch, learner):
         return {**super().loss(batch, learner), "extra": th.zeros(2)}
@@ -126,11 +137,13 @@ class Forgetful(Mean):
 @pytest.mark.parametrize(
     ("target", "sentence"),
     [
-        (WrongFeatures, r"forward gave \(3, 511\), not \(n, features_dim\)"),
-        (WrongNovelty, r"novelty gave \(3, 512\), not \(n,\)"),
+        (WrongFeatures, r"forward gave \(4, 511\), not \(n, features_dim\)"),
+        (WrongNovelty, r"novelty gave \(4, 512\), not \(n,\)"),
         (NegativeNovelty, "novelty is not finite and at least 0"),
         (BatchNovelty, "depends on the other frames of its batch"),
         (NoDistill, "loss gave no 'distill'"),
+        (NoDistillation, "'loss', which is minimised, does not train the learner"),
+        (NoTensor, "the loss's term 'extra' is no scalar"),
         (NoScalar, "the loss's term 'extra' is no scalar"),
         (Leaky, "'distill' reaches the target's weights: detach its features"),
         (Backwards, "'target' reaches the learner's weights"),

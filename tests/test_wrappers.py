@@ -194,6 +194,21 @@ def test_a_second_wrapper_is_refused():
         VecIntrinsicReward(VecMonitor(wrap()), device="cpu")
 
 
+def test_stepping_outside_of_training_is_named():
+    env = wrap()
+    env.reset()
+    env.start_recording(2)
+    for _ in range(2):
+        env.step(np.zeros(3, dtype=int))
+    with pytest.raises(RuntimeError, match=r"stepped outside of learn\(\) .* set its attribute training to False"):
+        env.step(np.zeros(3, dtype=int))
+
+
+def test_arguments_for_an_snd_that_is_one_already():
+    with pytest.raises(ValueError, match=r"snd_kwargs=\{'eta': 1\} only goes with the name of a target"):
+        VecIntrinsicReward(make_env(), FakeSND(make_env().observation_space), dict(eta=1))
+
+
 def test_unknown_mode():
     with pytest.raises(ValueError, match="'combined' or 'streams'"):
         wrap(rewards="both")

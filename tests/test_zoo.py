@@ -294,6 +294,12 @@ def test_record_procgen(tmp_path, monkeypatch):
         run(monkeypatch, zoo.enjoy, *options, "--record", tmp_path / "agent.mp4", "--novelty")
 
 
+def test_unknown_algo_of_a_recording(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, zoo.enjoy, "--algo", "ppo_sdn", "--env", ATARI[0], "--record", tmp_path / "agent.mp4")
+    assert "ppo_snd_vic" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [(("--novelty",), "--novelty draws into a video"), (("--record", "agent.gif"), "agent.gif: the video is an mp4 file")],
@@ -371,6 +377,16 @@ def test_bonus_through_the_zoo_alone(tmp_path):
     saved = th.load(tmp_path / "snd" / "rl_model.snd.pth", weights_only=True)
     assert saved["snd"]["target.frame_stats.mean"].shape == (1, 36, 36)
     assert saved["snd"]["target.frame_stats.count"] == 1 + 32  # the steps of training, not those of evaluation
+
+
+def test_a_callback_without_the_wrapper_is_named_through_the_zoo(tmp_path):
+    entry = dict(n_timesteps=64, policy="MlpPolicy", n_steps=32, batch_size=32, callback="sb3_snd.SNDCallback")
+    (tmp_path / "own.yml").write_text(yaml.dump({"CartPole-v1": entry}))
+    options = ["--algo", "ppo", "--env", "CartPole-v1", "--conf-file", tmp_path / "own.yml", "-f", tmp_path / "logs"]
+    command = [sys.executable, "-m", "rl_zoo3.train", *options, "--eval-freq", -1]
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("ValueError: SNDCallback found no intrinsic reward: wrap the environment in VecIntrinsicReward")
 
 
 def test_the_same_file_with_our_command(tmp_path, monkeypatch):

@@ -64,23 +64,23 @@ def _random(target: Target, n: int = BATCH + 1) -> th.Tensor:
 
 
 def _check_shapes(target: Target, learner: nn.Module) -> None:
-    frames = _random(target, 3)
+    frames = _random(target, 4)
     target.update_statistics(frames)
     seen = target.preprocess(frames)
     _require(seen.shape == frames.shape, target, f"preprocess made {tuple(seen.shape)} of {tuple(frames.shape)}")
     for name, net in (("forward", target), ("the learner", learner)):
         shape = tuple(net(seen).shape)
         _require(
-            shape == (3, target.features_dim),
+            shape == (4, target.features_dim),
             target,
-            f"{name} gave {shape}, not (n, features_dim) = (3, {target.features_dim})",
+            f"{name} gave {shape}, not (n, features_dim) = (4, {target.features_dim})",
         )
     novelty = target.novelty(learner(seen), target(seen))
-    _require(novelty.shape == (3,), target, f"novelty gave {tuple(novelty.shape)}, not (n,) = (3,)")
+    _require(novelty.shape == (4,), target, f"novelty gave {tuple(novelty.shape)}, not (n,) = (4,)")
     _require(th.isfinite(novelty).all() and (novelty >= 0).all(), target, "novelty is not finite and at least 0 everywhere")
-    one_by_one = th.cat([target.novelty(learner(frame), target(frame)) for frame in seen.split(1)])
+    in_parts = th.cat([target.novelty(learner(part), target(part)) for part in seen.split(2)])
     _require(
-        th.allclose(novelty, one_by_one, rtol=1e-3, atol=1e-5),
+        th.allclose(novelty, in_parts, rtol=1e-3, atol=1e-5),
         target,
         "the novelty of a frame depends on the other frames of its batch",
     )
@@ -96,7 +96,7 @@ def _check_loss(target: Target, learner: nn.Module) -> None:
     )
     for name, term in terms.items():
         if name != "features":
-            _require(term.ndim == 0, target, f"the loss's term {name!r} is no scalar")
+            _require(isinstance(term, th.Tensor) and term.ndim == 0, target, f"the loss's term {name!r} is no scalar")
             _require(th.isfinite(term), target, f"the loss's term {name!r} is not finite")
     _require(terms["loss"].requires_grad, target, "'loss' has no gradient")
 
@@ -113,6 +113,7 @@ def _gradients(net: nn.Module, term: th.Tensor) -> bool:
 def _check_isolation(target: Target, learner: nn.Module) -> None:
     terms = target.loss(_transitions(target, _random(target)), learner)
     _require(_gradients(learner, terms["distill"]), target, "'distill' does not train the learner")
+    _require(_gradients(learner, terms["loss"]), target, "'loss', which is minimised, does not train the learner")
     _require(not _gradients(target, terms["distill"]), target, "'distill' reaches the target's weights: detach its features")
     if "target" in terms:
         _require(_gradients(target, terms["target"]), target, "'target' does not train the target")
