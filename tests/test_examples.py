@@ -41,11 +41,11 @@ def test_every_example_is_run_here():
 
 def test_demo(tmp_path):
     """One seed and few steps; a run that was interrupted is trained anew, a finished one is kept."""
-    half = tmp_path / "logs" / "8192_steps" / "seed_0" / "ppo" / "MountainCar-v0_1"
+    half = tmp_path / "logs" / "12800_steps" / "seed_0" / "ppo" / "MountainCar-v0_1"
     half.mkdir(parents=True)
     (half / "MountainCar-v0.zip").touch()
     (half / "progress.csv").write_text("time/total_timesteps\n4096\n")
-    arguments = ["--env", "MountainCar-v0", "--seeds", "1", "-n", "8192", "-f", tmp_path / "logs", "--jobs", "2"]
+    arguments = ["--env", "MountainCar-v0", "--seeds", "1", "-n", "12800", "-f", tmp_path / "logs", "--jobs", "2"]
     written = []
     for _ in range(2):
         command = [sys.executable, EXAMPLES / "demo.py", *arguments]
