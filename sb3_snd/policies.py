@@ -114,31 +114,15 @@ class StreamMultiInputActorCriticPolicy(StreamActorCriticPolicy):
     """
     For ``Dict`` observations: SB3's ``CombinedExtractor``, a small CNN for each image and all else flattened.
 
-    :param observation_space: Observation space
-    :param action_space: Action space
-    :param lr_schedule: Learning rate schedule
-    :param n_streams: Columns of the critic
+    :param args: Arguments of :class:`StreamActorCriticPolicy`, by position
     :param features_extractor_class: What joins the entries
-    :param kwargs: Further arguments of ``ActorCriticPolicy``
+    :param kwargs: Arguments of :class:`StreamActorCriticPolicy`, by name
     """
 
     def __init__(
-        self,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
-        lr_schedule: Schedule,
-        n_streams: int = 1,
-        features_extractor_class: type[BaseFeaturesExtractor] = CombinedExtractor,
-        **kwargs: Any,
+        self, *args: Any, features_extractor_class: type[BaseFeaturesExtractor] = CombinedExtractor, **kwargs: Any
     ) -> None:
-        super().__init__(
-            observation_space,
-            action_space,
-            lr_schedule,
-            n_streams,
-            features_extractor_class=features_extractor_class,
-            **kwargs,
-        )
+        super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
 
 
 MlpPolicy = StreamActorCriticPolicy
