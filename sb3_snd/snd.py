@@ -41,7 +41,8 @@ class SND(nn.Module):
     :param device: PyTorch device of the nets
     :param obs_key: The entry of ``Dict`` observations whose novelty counts
     :param norm_reward: Whether to divide novelty by the running standard deviation of its discounted sum, over time in
-        each environment (RND, arXiv 1810.12894, section 2.4), so that ``eta`` does not depend on the task; not in the paper
+        each environment (RND, arXiv 1810.12894, section 2.4), so that ``eta`` depends less on the task; with a memory of 200
+        steps, where RND's is endless, as a fresh learner's novelty is some hundred times a trained one's. Not in the paper
     :param target_kwargs: Further arguments of the target model (``features_dim``, ``target_width``, ...)
     :raises ValueError: for an unknown target, an unknown argument, a value out of its range, or an observation space
         that no target can take
