@@ -195,11 +195,8 @@ class SNDExperimentManager(ExperimentManager):
         folder = Path(self.save_path)
         try:
             curve: Path | str = plot_learning_curve(folder)
-        except (
-            ImportError,
-            OSError,
-            LoadMonitorResultsError,
-        ) as error:  # a long run must not end in an error for want of a picture
+        except (ImportError, OSError, LoadMonitorResultsError) as error:
+            # A long run must not end in an error for want of a picture
             curve = f"not drawn: {error}"
         lines = {
             "model": folder / f"{self.env_name}.zip",
