@@ -1,5 +1,5 @@
 """
-Steps per second of a whole training iteration, by phase, beside the naive schedule; peak memory of both.
+Steps per second of a whole training iteration, by phase, beside the naive schedule and stock PPO; peak memory of each.
 
 ``python benchmarks/throughput.py --algo ppo_snd`` builds the model as ``train.py`` does and times its own
 ``collect_rollouts`` and ``train``. It only measures: nothing here makes anything faster. See README.md beside this file.
@@ -10,15 +10,16 @@ import contextlib
 import importlib.metadata
 import io
 import json
+import multiprocessing
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,11 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 
 from sb3_snd import SND
 from sb3_snd.buffers import StreamRolloutBuffer
+from sb3_snd.frame_stacks import FrameStore
+from sb3_snd.hardware import keep_freed_memory
+from sb3_snd.torch_layers import SNDTrunk
 from sb3_snd.type_aliases import Transitions
-from sb3_snd.zoo import ALGO_KEYS, FullRunTime, SNDExperimentManager, keep_freed_memory, register
+from sb3_snd.zoo import ALGO_KEYS, FullRunTime, SNDExperimentManager, register
 
 STEPPING, INFERENCE, NOVELTY, PPO_UPDATE, SND_UPDATE, OTHER = PHASES = (
     "stepping",
@@ -44,6 +48,7 @@ STEPPING, INFERENCE, NOVELTY, PPO_UPDATE, SND_UPDATE, OTHER = PHASES = (
     "SND update",
     "other",
 )
+STOCK_POLICY = "stable_baselines3.common.policies.ActorCriticCnnPolicy"
 PACKAGES = ("sb3-snd", "torch", "stable-baselines3", "rl_zoo3", "ale-py", "gymnasium", "numpy")
 
 
@@ -107,21 +112,22 @@ class Clock:
 
 class Schedule:
     """
-    What both schedules share: a model of the YAML entry, its environments, and a clock.
+    What all schedules share: a model of the YAML entry, its environments, and a clock.
 
     :param args: Of the command line
     :param folder: Where the Zoo may write
-    :param hyperparams: Further ones, over those of the YAML entry
+    :param algo: Algo key
+    :param hyperparams: Further ones, over those of the YAML entry and of the command line
     """
 
-    def __init__(self, args: argparse.Namespace, folder: str, **hyperparams: Any) -> None:
+    def __init__(self, args: argparse.Namespace, folder: str, algo: str, **hyperparams: Any) -> None:
         names = ("n_envs", "n_steps", "batch_size", "n_epochs")
         asked = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
         options: dict[str, Any] = dict(seed=args.seed, verbose=0, device=args.device, eval_freq=-1)
+        if args.frame_size is not None:
+            asked["env_kwargs"] = dict(frame_size=args.frame_size)
         try:
-            self.manager = SNDExperimentManager(
-                args, args.algo, args.env, folder, hyperparams={**asked, **hyperparams}, **options
-            )
+            self.manager = SNDExperimentManager(args, algo, args.env, folder, hyperparams={**asked, **hyperparams}, **options)
             with contextlib.redirect_stdout(io.StringIO()):
                 experiment = self.manager.setup_experiment()
         except KeyError:
@@ -143,6 +149,11 @@ class Schedule:
             self.clock.wrap(innermost, method, STEPPING)
         for method in ("forward", "predict_values"):
             self.clock.wrap(self.model.policy, method, INFERENCE)
+
+    def _start_callbacks(self) -> None:
+        callbacks = [callback for callback in self.manager.callbacks if not isinstance(callback, FullRunTime)]
+        _, self.callback = self.model._setup_learn(self.manager.n_timesteps, callbacks)
+        self.callback.on_training_start(locals(), globals())
 
     def iterate(self) -> None:
         """One rollout and the updates that follow it."""
@@ -179,14 +190,15 @@ class PackageSchedule(Schedule):
     """
 
     def __init__(self, args: argparse.Namespace, folder: str) -> None:
-        super().__init__(args, folder)
+        chosen = {name: getattr(args, name) for name in ("precision", "compile") if getattr(args, name) is not None}
+        super().__init__(args, folder, args.algo, **chosen)
+        if self.model.device.type == "cpu":
+            keep_freed_memory()  # as learn() does
         if self.snd is not None:
             for method in ("update_statistics", "novelty"):
                 self.clock.wrap(self.snd, method, NOVELTY)
             self.clock.wrap(self.snd, "train_on_rollout", SND_UPDATE)
-        callbacks = [callback for callback in self.manager.callbacks if not isinstance(callback, FullRunTime)]
-        _, self.callback = self.model._setup_learn(self.manager.n_timesteps, callbacks)
-        self.callback.on_training_start(locals(), globals())
+        self._start_callbacks()
 
     def iterate(self) -> None:
         """See :meth:`Schedule.iterate`; ``PPOSND.train`` calls the SND update within it."""
@@ -202,17 +214,52 @@ class PackageSchedule(Schedule):
         super().close()
 
 
+class PlainTrunk(SNDTrunk):
+    """The package's trunk without its haste: what a user of stock PPO would have written."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        make_plain(self)
+
+
+class StockSchedule(PackageSchedule):
+    """
+    PPO of Stable-Baselines3 with its ``CnnPolicy``, buffer and optimiser: one stream, no novelty. Trunk, sizes and
+    emulators are those of the others, and so is the log.
+
+    :param args: Of the command line
+    :param folder: Where the Zoo may write
+    """
+
+    def __init__(self, args: argparse.Namespace, folder: str) -> None:
+        policy_kwargs = dict(features_extractor_class=PlainTrunk, net_arch=dict(pi=[512], vf=[512]))
+        Schedule.__init__(self, args, folder, "ppo", policy=STOCK_POLICY, policy_kwargs=policy_kwargs)
+        self._start_callbacks()
+
+
+def make_plain(net: th.nn.Module) -> None:
+    """
+    :param net: Its activations no longer overwrite what they act on, in place
+    """
+    for module in net.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False  # type: ignore[assignment]
+
+
 class NaiveBuffer(StreamRolloutBuffer):
     """s_t and s_{t+1} as float32 in host memory; each minibatch is copied out of it, then to the device."""
 
-    next_observations: th.Tensor
-
     def reset(self) -> None:
         """Allocate once, then empty."""
-        if not hasattr(self, "observations"):
-            shape = (self.buffer_size, self.n_envs, *self.obs_shape)
-            self.observations, self.next_observations = th.zeros(shape), th.zeros(shape)
+        if not hasattr(self, "successors"):
+            self.successors = self._make_store(self.observation_space)
         super().reset()
+
+    def _make_store(self, space: Any) -> FrameStore:
+        return FrameStore(self.buffer_size, self.n_envs, space.shape, th.float32, "cpu")
+
+    def set_stack(self, n_stack: int) -> None:
+        """Every observation is stored whole."""
 
     def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> RolloutBufferSamples:
         samples = super()._get_samples(batch_inds, env)
@@ -222,21 +269,24 @@ class NaiveBuffer(StreamRolloutBuffer):
 class NaiveSchedule(Schedule):
     """
     The same nets, losses and environments in the order of the reference program: one thing after the other, float32,
-    contiguous layout, every feature computed where it is needed.
+    contiguous layout, every feature computed where it is needed, PyTorch's plain Adam.
 
     :param args: Of the command line
     :param folder: Where the Zoo may write
     """
 
     def __init__(self, args: argparse.Namespace, folder: str) -> None:
-        super().__init__(args, folder, rollout_buffer_class=NaiveBuffer)
+        plain = {} if args.algo == "ppo" else dict(precision="float32")
+        super().__init__(args, folder, args.algo, rollout_buffer_class=NaiveBuffer, **plain)
         space = self.env.observation_space
         if not (isinstance(space, Box) and is_image_space(space) and is_image_space_channels_first(space)):
-            sys.exit(f"throughput.py: the naive schedule reads images, channels first, not {space}: use --no-naive.")
+            sys.exit(f"throughput.py: the naive schedule reads images, channels first, not {space}: use --against stock.")
         self.model.policy.normalize_images = False  # what it stores lies in [0, 1] already
-        for net in (self.model.policy, self.snd):
-            if net is not None:
-                net.to(dtype=th.float32, memory_format=th.contiguous_format)  # type: ignore[call-overload]
+        for part in (self.model.policy, self.snd):
+            if part is not None:
+                make_plain(part)
+                for group in part.optimizer.param_groups:
+                    group["fused"] = None
         self.state = self._to_state(self.env.reset())
         self.episode_starts = np.ones(self.env.num_envs, dtype=bool)
 
@@ -277,7 +327,7 @@ class NaiveSchedule(Schedule):
             obs, extrinsic, dones, _ = self.env.step(actions)
             rewards = [extrinsic] if self.snd is None else [extrinsic, self.intrinsic_reward(self.snd)]
             next_state = self._to_state(obs)  # of the next episode where one ended, as in the reference
-            buffer.next_observations[buffer.pos].copy_(next_state)
+            buffer.successors.store(buffer.pos, next_state)
             buffer.add(self.state, actions, np.stack(rewards, axis=1), self.episode_starts, values, log_probs)
             self.state, self.episode_starts = next_state, dones
         with th.no_grad():
@@ -307,26 +357,27 @@ class NaiveSchedule(Schedule):
         :param snd: The nets
         """
         buffer = self.model.rollout_buffer
-        assert isinstance(buffer, NaiveBuffer) and isinstance(buffer.observations, th.Tensor)
-        states, successors = buffer.observations.flatten(0, 1), buffer.next_observations.flatten(0, 1)  # (T * N, C, H, W)
+        assert isinstance(buffer, NaiveBuffer)
+        states, successors = buffer.store, buffer.successors
+        size = buffer.buffer_size * buffer.n_envs
 
-        def load(memory: th.Tensor, rows: th.Tensor) -> th.Tensor:
-            return snd.target.preprocess(self._newest(memory[rows.cpu()].to(self.model.device)))
+        def load(memory: FrameStore, rows: th.Tensor) -> th.Tensor:
+            return snd.target.preprocess(self._newest(memory.read(rows).to(self.model.device)))
 
-        for rows in th.arange(len(states)).split(snd.batch_size):
+        for rows in th.arange(size).split(snd.minibatch_size(size)):
             frames, next_frames = load(states, rows), load(successors, rows)  # (B, c, H, W) each
             with th.no_grad():
                 snd.target(frames)  # for distillation; the loss computes it once more
             next_index = th.arange(len(rows), 2 * len(rows), device=self.model.device)
             both = th.cat([frames, next_frames])
-            batch = Transitions(both, next_index, len(states), lambda chosen: load(states, chosen))
+            batch = Transitions(both, next_index, size, lambda chosen: load(states, chosen))
             terms = snd.target.loss(batch, snd.learner)
             snd.optimizer.zero_grad()
             terms["loss"].backward()
             snd.optimizer.step()
 
 
-SCHEDULES: dict[str, type[Schedule]] = {"ours": PackageSchedule, "naive": NaiveSchedule}
+SCHEDULES: dict[str, Any] = {"ours": PackageSchedule, "naive": NaiveSchedule, "stock": StockSchedule}
 
 
 def peak_host_memory() -> int:
@@ -342,71 +393,100 @@ def peak_host_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def measure_memory(name: str, args: argparse.Namespace, folder: str) -> dict[str, int]:
+def work(connection: Connection, name: str, args: argparse.Namespace) -> None:
     """
-    Run one iteration with one epoch in this process, which must have done nothing else.
+    One schedule in a process of its own: warm up, say what it is, and measure an iteration for each message.
+
+    :param connection: To the process that asks; None ends the work, and the peaks of memory are the last answer
+    :param name: Of the schedule
+    :param args: Of the command line
+    """
+    register()
+    if args.threads is not None:
+        th.set_num_threads(args.threads)
+    if args.keep_freed_memory:
+        keep_freed_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        schedule = SCHEDULES[name](args, folder)
+        schedule.warm_up()
+        model = schedule.model
+        sizes = {size: getattr(model, size) for size in ("n_envs", "n_steps", "batch_size", "n_epochs")}
+        connection.send({"machine": describe_machine(model.device), "sizes": sizes})
+        with contextlib.suppress(EOFError):  # another schedule failed
+            while connection.recv() is not None:
+                connection.send(schedule.measure())
+        peaks = {"host": peak_host_memory()}
+        if model.device.type == "cuda":
+            peaks["device"] = th.cuda.max_memory_allocated(model.device)
+        schedule.close()
+    with contextlib.suppress(BrokenPipeError):
+        connection.send(peaks)
+
+
+class Worker:
+    """
+    A schedule at work in another process, so that neither memory nor the allocator's settings are shared.
 
     :param name: Of the schedule
     :param args: Of the command line
-    :param folder: Where the Zoo may write
-    :return: peaks in bytes
     """
-    schedule = SCHEDULES[name](args, folder)
-    schedule.warm_up()
-    peaks = {"host": peak_host_memory()}
-    if schedule.model.device.type == "cuda":
-        peaks["device"] = th.cuda.max_memory_allocated(schedule.model.device)
-    schedule.close()
-    return peaks
+
+    def __init__(self, name: str, args: argparse.Namespace) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, other = context.Pipe()
+        self.process = context.Process(target=work, args=(other, name, args), daemon=True)
+        self.process.start()
+        other.close()
+        self.about = self._receive()
+
+    def _receive(self) -> Any:
+        try:
+            return self.connection.recv()
+        except EOFError:
+            sys.exit("throughput.py: a schedule ended before its time; what it said stands above.")
+
+    def measure(self) -> dict[str, float]:
+        """
+        :return: seconds of one iteration, by phase
+        """
+        self.connection.send("measure")
+        return self._receive()
+
+    def close(self) -> dict[str, int]:
+        """
+        :return: peaks of memory in bytes
+        """
+        self.connection.send(None)
+        peaks = self._receive()
+        self.process.join()
+        return peaks
 
 
-def memory_in_child(name: str, argv: list[str]) -> dict[str, int]:
+def measure_speed(workers: dict[str, Worker], n_rounds: int) -> dict[str, list[dict[str, float]]]:
     """
-    :param name: Of the schedule
-    :param argv: The command line
-    :return: its :func:`measure_memory` from a process of its own
-    """
-    command = [sys.executable, __file__, *argv, "--memory-of", name]
-    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(result.stdout.splitlines()[-1])
+    Alternate the schedules, so that a drift of the machine's speed meets all; every second round goes the other way.
 
-
-def measure_speed(schedules: dict[str, Schedule], n_pairs: int) -> dict[str, list[dict[str, float]]]:
-    """
-    Alternate the schedules, so that a drift of the machine's speed meets both; every second pair goes the other way round.
-
-    :param schedules: By name
-    :param n_pairs: Iterations of each
+    :param workers: By the schedule's name
+    :param n_rounds: Iterations of each
     :return: seconds by phase of each iteration
     """
-    for name, schedule in schedules.items():
-        print(f"warm-up, {name}", flush=True)
-        schedule.warm_up()
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in schedules}
-    for pair in range(n_pairs):
-        order = list(schedules) if pair % 2 == 0 else list(schedules)[::-1]
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in workers}
+    for index in range(n_rounds):
+        order = list(workers) if index % 2 == 0 else list(workers)[::-1]
         for name in order:
-            seconds = schedules[name].measure()
+            seconds = workers[name].measure()
             runs[name].append(seconds)
-            whole, size = sum(seconds.values()), steps_per_iteration(schedules[name].model)
+            whole = sum(seconds.values())
             phases = ", ".join(f"{phase} {value:.2f}" for phase, value in seconds.items())
-            print(f"{pair + 1}/{n_pairs}, {name}: {size / whole:.0f} steps/s, {whole:.2f} s: {phases}", flush=True)
+            print(f"{index + 1}/{n_rounds}, {name}: {whole:.2f} s: {phases}", flush=True)
     return runs
-
-
-def steps_per_iteration(model: PPO) -> int:
-    """
-    :param model: The model
-    :return: transitions in a rollout
-    """
-    return model.n_steps * model.n_envs
 
 
 def summarise(runs: dict[str, list[dict[str, float]]], size: int) -> dict[str, Any]:
     """
     :param runs: From :func:`measure_speed`
     :param size: Transitions in a rollout
-    :return: medians over the iterations of each schedule; with both, median, least and largest ratio within a pair
+    :return: medians over the iterations of each schedule; beside others, median, least and largest ratio to ours in a round
     """
     summary: dict[str, Any] = {}
     wholes = {name: [sum(seconds.values()) for seconds in run] for name, run in runs.items()}
@@ -414,21 +494,9 @@ def summarise(runs: dict[str, list[dict[str, float]]], size: int) -> dict[str, A
         whole = statistics.median(wholes[name])
         phases = {phase: statistics.median(seconds[phase] for seconds in run) for phase in PHASES}
         summary[name] = {"steps_per_s": size / whole, "whole": whole, "phases": phases}
-    if len(runs) == 2:
-        ratios = [naive / ours for ours, naive in zip(wholes["ours"], wholes["naive"], strict=True)]
-        summary["speed_ratio"] = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+        ratios = [other / ours for ours, other in zip(wholes["ours"], wholes[name], strict=True)]
+        summary[name]["ours_is_faster"] = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
     return summary
-
-
-def _row(label: str, values: list[float], wholes: list[float] | None, digits: int, speed: bool = False) -> str:
-    """One line of the table: for each schedule a value and its share, then how many times better the first is."""
-    cells = [label]
-    for i, value in enumerate(values):
-        cells += [f"{value:.{digits}f}", "" if wholes is None else f"{100 * value / wholes[i]:.0f} %"]
-    if len(values) == 2:
-        better, worse = values if speed else values[::-1]
-        cells.append(f"{better / worse:.2f}" if worse > 0 else "")
-    return f"| {' | '.join(cells)} |"
 
 
 def table(summary: dict[str, Any], memory: dict[str, dict[str, int]]) -> str:
@@ -437,18 +505,19 @@ def table(summary: dict[str, Any], memory: dict[str, dict[str, int]]) -> str:
     :param memory: Peaks in bytes by schedule
     :return: a Markdown table
     """
-    names = [name for name in SCHEDULES if name in summary]
-    heads = ["median of an iteration", *(head for name in names for head in (f"{name}, s", "share"))]
-    heads += ["naive / ours"] * (len(names) == 2)
-    lines = [f"| {' | '.join(heads)} |", "|---" + "|---:" * (len(heads) - 1) + "|"]
-    wholes = [summary[name]["whole"] for name in names]
+    lines = [f"| median of an iteration | {' | '.join(summary)} |", "|---" + "|---:" * len(summary) + "|"]
+
+    def add(label: str, cells: list[str]) -> None:
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+
     for phase in PHASES:
-        lines.append(_row(phase, [summary[name]["phases"][phase] for name in names], wholes, 3))
-    lines.append(_row("**whole**", wholes, wholes, 3))
-    lines.append(_row("**steps/s** (ratio ours / naive)", [summary[name]["steps_per_s"] for name in names], None, 0, True))
-    for kind in memory.get("ours", {}):
-        peaks = [memory[name][kind] / 2**20 for name in names]
-        lines.append(_row(f"peak memory, {kind}, MiB", peaks, None, 0))
+        add(f"{phase}, s", [f"{row['phases'][phase]:.1f}" for row in summary.values()])
+    add("**whole**, s", [f"{row['whole']:.1f}" for row in summary.values()])
+    add("**steps/s**", [f"{row['steps_per_s']:.0f}" for row in summary.values()])
+    ratios = [row["ours_is_faster"] for row in summary.values()]
+    add("ours is faster by", [f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})" for ratio in ratios])
+    for kind in memory["ours"]:
+        add(f"peak memory, {kind}, GB", [f"{memory[name][kind] / 1e9:.2f}" for name in summary])
     return "\n".join(lines)
 
 
@@ -489,16 +558,18 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--n-steps", type=int, help=f"{entry}, 128")
     parser.add_argument("--batch-size", type=int, help=f"{entry}, 512")
     parser.add_argument("--n-epochs", type=int, help=f"{entry}, 4")
-    parser.add_argument("--pairs", type=int, default=5, help="counted iterations of each schedule")
-    parser.add_argument("--no-naive", action="store_true", help="measure the package alone")
-    parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
+    parser.add_argument("--frame-size", type=int, help=f"side of Atari's frames; {entry}, 96")
+    parser.add_argument("--rounds", type=int, default=5, help="counted iterations of each schedule")
+    parser.add_argument("--against", choices=("naive", "stock"), nargs="*", default=["naive", "stock"])
+    parser.add_argument("--precision", help=f"of the package; {entry}, auto")
+    parser.add_argument("--compile", action="store_true", default=None, help="of the package")
+    parser.add_argument("--keep-freed-memory", action="store_true", help="give the others the package's allocator settings")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="PyTorch's threads; by default as many as it chooses")
     parser.add_argument("--json", type=Path, help="file to write all numbers to")
-    parser.add_argument("--memory-of", choices=SCHEDULES, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    if args.pairs < 1:
-        parser.error("--pairs must be 1 at least.")
+    if args.rounds < 1:
+        parser.error("--rounds must be 1 at least.")
     return args
 
 
@@ -510,41 +581,24 @@ def main(argv: list[str]) -> None:
     """
     args = parse_arguments(argv)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # tells of other programs at work
-    register()
-    keep_freed_memory()  # for the whole process, so for both schedules
-    if args.threads is not None:
-        th.set_num_threads(args.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        if args.memory_of is not None:
-            print(json.dumps(measure_memory(args.memory_of, args, folder)))
-            return
-        names = ["ours"] if args.no_naive else list(SCHEDULES)
-        memory = {} if args.no_memory else {name: memory_in_child(name, argv) for name in names}
-        schedules = {name: SCHEDULES[name](args, folder) for name in names}
-        runs = measure_speed(schedules, args.pairs)
-        for schedule in schedules.values():
-            schedule.close()
-    model = schedules["ours"].model
-    summary = summarise(runs, steps_per_iteration(model))
-    names_of_settings = ("n_envs", "n_steps", "batch_size", "n_epochs")
-    settings = {key: value for key, value in vars(args).items() if key not in ("json", "memory_of")}
-    settings.update({name: getattr(model, name) for name in names_of_settings})
+    workers = {}
+    for name in ["ours", *dict.fromkeys(args.against)]:
+        print(f"warm-up, {name}", flush=True)
+        workers[name] = Worker(name, args)
+    runs = measure_speed(workers, args.rounds)
+    memory = {name: worker.close() for name, worker in workers.items()}
+    about = workers["ours"].about
+    summary = summarise(runs, about["sizes"]["n_steps"] * about["sizes"]["n_envs"])
     report = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": describe_machine(model.device),
+        "machine": about["machine"],
         "load_average_at_start": load,
-        "settings": settings,
+        "settings": {**{key: value for key, value in vars(args).items() if key != "json"}, **about["sizes"]},
         "summary": summary,
         "peak_memory_bytes": memory,
         "seconds_of_each_iteration": runs,
     }
     print("\n" + table(summary, memory))
-    if "speed_ratio" in summary:
-        ratio = summary["speed_ratio"]
-        print(
-            f"\nSpeed, ours / naive: median {ratio['median']:.2f}, from {ratio['min']:.2f} to {ratio['max']:.2f}"
-            f" over {args.pairs} pairs."
-        )
     if args.json is not None:
         args.json.write_text(json.dumps(report, indent=2) + "\n")
 

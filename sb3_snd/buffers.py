@@ -1,4 +1,4 @@
-"""Rollout buffer with an axis of streams; observations lie once, in the environment's dtype, on the device.
+"""Rollout buffer with an axis of streams; frames lie once, in the environment's dtype, on the device.
 
 Knows rewards, values and discount factors; not where the intrinsic reward comes from.
 """
@@ -14,6 +14,7 @@ from stable_baselines3.common.preprocessing import get_obs_shape
 from stable_baselines3.common.type_aliases import RolloutBufferSamples, TensorDict
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_snd.frame_stacks import FrameStore
 from sb3_snd.preprocessing import map_obs
 from sb3_snd.type_aliases import Rollout
 
@@ -38,8 +39,6 @@ class StreamRolloutBuffer(RolloutBuffer):
     :param intrinsic_episodic: Whether the intrinsic stream ends with the episode
     """
 
-    observations: th.Tensor | TensorDict  # type: ignore[assignment]
-
     def __init__(
         self,
         buffer_size: int,
@@ -59,14 +58,15 @@ class StreamRolloutBuffer(RolloutBuffer):
         self.gammas = np.array([gamma, gamma_int][:n_streams], dtype=np.float64)
         self.coefs = np.array([ext_coef, int_coef] if n_streams == 2 else [1.0], dtype=np.float32)
         self.episodic = np.array([True, intrinsic_episodic][:n_streams], dtype=np.float32)
+        self.n_stack = 1
         #: row ``t * n_envs + n`` -> last observation of the episode that step ``t`` of environment ``n`` ended
         self.terminal_observations: dict[int, np.ndarray | dict[str, np.ndarray]] = {}
         super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
 
     def reset(self) -> None:
         shape = (self.buffer_size, self.n_envs)
-        if not hasattr(self, "observations"):  # every row is overwritten by each rollout
-            self.observations = self._make_storage(self.observation_space)
+        if not hasattr(self, "store"):  # every row is overwritten by each rollout
+            self.store = self._make_store(self.observation_space)
         self.actions = np.zeros((*shape, self.action_dim), dtype=self.action_space.dtype)
         self.log_probs = np.zeros(shape, dtype=np.float32)
         self.episode_starts = np.zeros(shape, dtype=np.float32)
@@ -76,12 +76,28 @@ class StreamRolloutBuffer(RolloutBuffer):
         self.terminal_observations = {}
         self.pos, self.full = 0, False
 
-    def _make_storage(self, space: spaces.Space) -> Any:
-        """:return: zeros ``(n_steps, n_envs, *obs_shape)`` in the space's dtype, or a dict of these"""
+    def set_stack(self, n_stack: int) -> None:
+        """
+        Store each frame of stacked observations once. What is stored already is lost.
+
+        :param n_stack: Frames in an observation, as :func:`~sb3_snd.frame_stacks.find_stack` says
+        """
+        if n_stack != self.n_stack:
+            self.n_stack = n_stack
+            self.store = self._make_store(self.observation_space)
+
+    def _make_store(self, space: spaces.Space) -> Any:
+        """:return: room for a rollout, or a dict of these"""
         if isinstance(space, spaces.Dict):
-            return {key: self._make_storage(subspace) for key, subspace in space.items()}
+            return {key: self._make_store(subspace) for key, subspace in space.items()}
         dtype = th.as_tensor(np.zeros(0, dtype=space.dtype)).dtype
-        return th.zeros(self.buffer_size, self.n_envs, *get_obs_shape(space), dtype=dtype, device=self.device)
+        shape: Any = get_obs_shape(space)
+        return FrameStore(self.buffer_size, self.n_envs, shape, dtype, self.device, self.n_stack)
+
+    @property
+    def observations(self) -> th.Tensor | TensorDict:  # type: ignore[override]
+        """The newest frame of each observation, ``(n_steps, n_envs, *frame_shape)``, or a dict of these."""
+        return map_obs(lambda store: store.newest, self.store)
 
     def add(  # type: ignore[override]
         self,
@@ -102,7 +118,7 @@ class StreamRolloutBuffer(RolloutBuffer):
         """
         assert value.shape == (self.n_envs, self.n_streams), value.shape
         assert reward.shape == (self.n_envs, self.n_streams), reward.shape
-        map_obs(lambda stored, new: stored[self.pos].copy_(new.reshape(stored.shape[1:])), self.observations, obs)
+        map_obs(lambda store, new: store.store(self.pos, new), self.store, obs)
         self.actions[self.pos] = action.reshape(self.n_envs, self.action_dim)
         self.rewards[self.pos] = reward
         self.episode_starts[self.pos] = episode_start
@@ -130,6 +146,7 @@ class StreamRolloutBuffer(RolloutBuffer):
         :param dones: Whether the last step ended an episode, ``(n_envs,)``
         """
         assert last_values.shape == (self.n_envs, self.n_streams), last_values.shape
+        map_obs(lambda store: store.finish(self.episode_starts), self.store)
         gammas = self.gammas.astype(np.float32)  # (S,)
         decay = (self.gammas * self.gae_lambda).astype(np.float32)  # (S,)
         next_values = last_values.cpu().numpy()
@@ -161,8 +178,9 @@ class StreamRolloutBuffer(RolloutBuffer):
         :return: a minibatch on the device
         """
         at = (batch_inds % self.buffer_size, batch_inds // self.buffer_size)  # step, environment
+        rows = th.as_tensor(at[0] * self.n_envs + at[1], device=self.device)
         return RolloutBufferSamples(
-            map_obs(lambda stored: stored[at], self.observations),
+            map_obs(lambda store: store.read(rows), self.store),
             *map(
                 self.to_torch,
                 (
@@ -178,6 +196,6 @@ class StreamRolloutBuffer(RolloutBuffer):
     def rollout(self, last_observation: Any) -> Rollout:
         """
         :param last_observation: s_T, ``(n_envs, *obs_shape)``, or a dict of these
-        :return: the observations of this rollout in time order
+        :return: the newest frames of this rollout in time order
         """
         return Rollout(self.observations, last_observation, self.terminal_observations)

@@ -6,6 +6,7 @@ Knows networks; the number of streams is an argument.
 from functools import partial
 from typing import Any
 
+import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor
@@ -53,7 +54,7 @@ class StreamActorCriticPolicy(ActorCriticPolicy):
 class StreamActorCriticCnnPolicy(StreamActorCriticPolicy):
     """
     The paper's network for images: :class:`~sb3_snd.torch_layers.SNDTrunk`; actor ReLU, FC 512, ReLU, FC; critic
-    FC 512, ReLU, FC, with a ReLU before it where there is one stream, as in the baseline. Adam with eps 1e-8.
+    FC 512, ReLU, FC, with a ReLU before it where there is one stream, as in the baseline. Adam with eps 1e-8, fused.
 
     :param observation_space: Observation space
     :param action_space: Action space
@@ -78,6 +79,8 @@ class StreamActorCriticCnnPolicy(StreamActorCriticPolicy):
         optimizer_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        if optimizer_kwargs is None:  # PyTorch's eps, 1e-8
+            optimizer_kwargs = {"fused": True} if kwargs.get("optimizer_class", th.optim.Adam) is th.optim.Adam else {}
         super().__init__(
             observation_space,
             action_space,
@@ -86,9 +89,22 @@ class StreamActorCriticCnnPolicy(StreamActorCriticPolicy):
             net_arch=dict(pi=[512], vf=[512]) if net_arch is None else net_arch,
             activation_fn=activation_fn,
             features_extractor_class=features_extractor_class,
-            optimizer_kwargs={} if optimizer_kwargs is None else optimizer_kwargs,  # PyTorch's eps, 1e-8
+            optimizer_kwargs=optimizer_kwargs,
             **kwargs,
         )
+
+    def extract_features(self, obs: Any, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
+        """
+        SB3's, but in one pass over uint8 images where the trunk computes in bfloat16.
+
+        :param obs: ``(n, *shape)``
+        :param features_extractor: The trunk, where actor and critic have one each
+        :return: ``(n, features_dim)`` float32; two of them where actor and critic have one each
+        """
+        trunk = self.features_extractor if features_extractor is None and self.share_features_extractor else features_extractor
+        if isinstance(trunk, SNDTrunk) and trunk.net.reduced and self.normalize_images and obs.dtype == th.uint8:
+            return trunk(obs.to(th.bfloat16, memory_format=th.channels_last).div_(255))
+        return super().extract_features(obs, features_extractor)
 
     def _build_mlp_extractor(self) -> None:
         super()._build_mlp_extractor()

@@ -3,10 +3,13 @@
 Knows SB3's rollout loop, the two-stream buffer and ``SND``; no network layer, no loss, no game.
 """
 
+import contextlib
 import io
 import json
 import pathlib
+import time
 import zipfile
+from collections.abc import Iterator
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -16,16 +19,20 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.utils import explained_variance, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv, is_vecenv_wrapped
 
 from sb3_snd.buffers import StreamRolloutBuffer
+from sb3_snd.frame_stacks import find_stack
+from sb3_snd.hardware import keep_freed_memory, resolve_precision, return_freed_memory
 from sb3_snd.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, StreamActorCriticPolicy
-from sb3_snd.preprocessing import map_obs
+from sb3_snd.preprocessing import FrameReader, map_obs
 from sb3_snd.snd import SND, check_minibatch
 from sb3_snd.targets import Target
+from sb3_snd.torch_layers import set_precision
 from sb3_snd.type_aliases import STREAM_NAMES
 from sb3_snd.wrappers import VecIntrinsicReward
 
@@ -43,8 +50,8 @@ class PPOSND(PPO):
     :param env: The environment; it is wrapped in a ``VecIntrinsicReward`` here. ``get_env()`` gives it back without
     :param snd: Name of a target in ``sb3_snd.targets.TARGETS``, a subclass of ``Target``, or an ``SND``;
         None: plain PPO with one stream
-    :param snd_kwargs: Arguments of ``SND``, if ``snd`` is not one yet; ``batch_size`` is PPO's by default, ``obs_key`` has
-        to be there for ``Dict`` observations
+    :param snd_kwargs: Arguments of ``SND``, if ``snd`` is not one yet; ``batch_size`` and ``precision`` are those given
+        here by default, ``obs_key`` has to be there for ``Dict`` observations
     :param gamma: Discount factor of the extrinsic stream
     :param gamma_int: Discount factor of the intrinsic stream
     :param ext_coef: Weight of the extrinsic advantage, unused with one stream
@@ -54,6 +61,8 @@ class PPOSND(PPO):
     :param normalize_advantage: Whether to normalise the weighted advantage; by default not with two streams, as in
         the paper, and as PPO does with one
     :param vf_coef: Weight of the value loss, a mean over both streams: 1.0 here is 0.5 of the sum of both losses
+    :param precision: What the convolutions of the paper's nets compute in: ``"auto"``, ``"bfloat16"``, ``"tf32"`` or
+        ``"float32"``, see :func:`~sb3_snd.hardware.resolve_precision`. Without SND ``"auto"`` is PPO as it is
     :param kwargs: Further arguments of PPO, by name
     :raises ValueError: for a value out of its range, an unknown target, an observation space that no target can take,
         or a minibatch that does not divide the rollout
@@ -78,6 +87,7 @@ class PPOSND(PPO):
         int_coef: float = 1.0,
         intrinsic_episodic: bool = True,
         normalize_advantage: bool | None = None,
+        precision: str = "auto",
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -91,6 +101,7 @@ class PPOSND(PPO):
         self.ext_coef = ext_coef
         self.int_coef = int_coef
         self.intrinsic_episodic = intrinsic_episodic
+        self.precision = precision
         if normalize_advantage is None:
             normalize_advantage = snd is None
         super().__init__(policy, env, normalize_advantage=normalize_advantage, _init_setup_model=_init_setup_model, **kwargs)
@@ -102,6 +113,7 @@ class PPOSND(PPO):
 
     def _setup_model(self) -> None:
         self._check_arguments()
+        precision = resolve_precision(self.precision, self.device)
         two = self.n_streams == 2
         stream_kwargs = dict(
             gamma_int=self.gamma_int,
@@ -117,10 +129,13 @@ class PPOSND(PPO):
         self.rollout_buffer_kwargs = {**self.rollout_buffer_kwargs, **(stream_kwargs if two else {})}
         super()._setup_model()
         self.policy_kwargs, self.rollout_buffer_kwargs = user_kwargs
+        if self.precision != "float32" and (two or self.precision != "auto"):
+            set_precision(self.policy, precision)
+        self._store_frames_once()
 
         if self.snd_target is not None:
             if self.snd is None:
-                snd_kwargs = {"batch_size": self.batch_size, **self.snd_kwargs}
+                snd_kwargs = {"batch_size": self.batch_size, "precision": self.precision, **self.snd_kwargs}
                 self.snd = SND(self.observation_space, self.snd_target, device=self.device, **snd_kwargs)
             self.snd.check_space(self.observation_space)
             self.snd.to(self.device)
@@ -128,6 +143,16 @@ class PPOSND(PPO):
             if self.env is not None:
                 self.snd.minibatch_size(self.n_steps * self.n_envs)
                 self.env = self._wrap_with_snd(self.env)
+
+    def _store_frames_once(self) -> None:
+        """A stack is rebuilt from its frames where the environment stacks as SB3 does, and novelty reads no more of it."""
+        if self.env is None or not isinstance(self.rollout_buffer, StreamRolloutBuffer):
+            return
+        n_stack = find_stack(self.env)
+        if n_stack > 1 and self.snd_target is not None:
+            channels = FrameReader(self.observation_space).shape[0]
+            n_stack = n_stack if self.observation_space.shape[0] // n_stack >= channels else 1  # type: ignore[index]
+        self.rollout_buffer.set_stack(n_stack)
 
     def _check_arguments(self) -> None:
         if not issubclass(self.policy_class, StreamActorCriticPolicy):
@@ -156,6 +181,7 @@ class PPOSND(PPO):
         """
         _check_unwrapped(env)
         super().set_env(env, force_reset)
+        self._store_frames_once()
         if self.snd is not None:
             assert self.env is not None
             self.env = self._wrap_with_snd(self.env)
@@ -184,6 +210,13 @@ class PPOSND(PPO):
         :param n_rollout_steps: Steps of each environment
         :return: False if the callback ended the training
         """
+        # An outermost context of autocast keeps the weights' copies in bfloat16 until it ends
+        with self._timed("rollout"), th.autocast(self.device.type, enabled=False):
+            return self._collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+
+    def _collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
         assert self._last_obs is not None, "No previous observation was provided"
         assert isinstance(rollout_buffer, StreamRolloutBuffer)
         self.policy.set_training_mode(False)
@@ -251,7 +284,8 @@ class PPOSND(PPO):
 
     def train(self) -> None:
         """PPO's update, unchanged, then SND's pass over the same rollout."""
-        super().train()
+        with self._timed("ppo"):
+            super().train()
         if self.snd is None:
             return
         for stream, name in enumerate(STREAM_NAMES):
@@ -259,8 +293,25 @@ class PPOSND(PPO):
             variance = explained_variance(values.flatten(), returns.flatten())
             self.logger.record(f"train/explained_variance_{name}", variance)
         assert self._last_obs is not None
-        for name, value in self.snd.train_on_rollout(self.rollout_buffer.rollout(self._last_obs)).items():  # type: ignore[arg-type]
+        with self._timed("snd"):
+            losses = self.snd.train_on_rollout(self.rollout_buffer.rollout(self._last_obs))  # type: ignore[arg-type]
+        for name, value in losses.items():
             self.logger.record(f"snd/{name}", value)
+
+    @property
+    def _keeps_memory(self) -> bool:
+        return self.device.type == "cpu" and is_image_space(self.observation_space)
+
+    @contextlib.contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        """Log the seconds of a block as ``time/<phase>_s``."""
+        start = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            th.cuda.synchronize(self.device)
+        elif self._keeps_memory:
+            return_freed_memory()
+        self.logger.record(f"time/{phase}_s", time.perf_counter() - start)
 
     def learn(
         self: SelfPPOSND,
@@ -272,6 +323,8 @@ class PPOSND(PPO):
         progress_bar: bool = False,
     ) -> SelfPPOSND:
         """See ``PPO.learn``."""
+        if self._keeps_memory:
+            keep_freed_memory()
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     @classmethod

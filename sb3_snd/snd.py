@@ -16,9 +16,11 @@ from gymnasium import spaces
 from stable_baselines3.common.utils import get_device
 from torch import nn
 
+from sb3_snd.hardware import resolve_precision
 from sb3_snd.preprocessing import FrameReader
 from sb3_snd.running_stats import RunningMeanStd
 from sb3_snd.targets import TARGETS, Target
+from sb3_snd.torch_layers import set_precision
 from sb3_snd.type_aliases import Rollout, Transitions
 
 VECTOR_CLIP = 5.0  # normalised vector observations are clamped to this many standard deviations
@@ -43,6 +45,8 @@ class SND(nn.Module):
     :param norm_reward: Whether to divide novelty by the running standard deviation of its discounted sum, over time in
         each environment (RND, arXiv 1810.12894, section 2.4), so that ``eta`` depends less on the task; with a memory of 200
         steps, where RND's is endless, as a fresh learner's novelty is some hundred times a trained one's. Not in the paper
+    :param precision: What the encoders of images compute in, see :func:`~sb3_snd.hardware.resolve_precision`; losses and
+        novelty's difference are float32 always. ``"auto"`` keeps those of vectors, which are small, in float32
     :param target_kwargs: Further arguments of the target model (``features_dim``, ``target_width``, ...)
     :raises ValueError: for an unknown target, an unknown argument, a value out of its range, or an observation space
         that no target can take
@@ -60,6 +64,7 @@ class SND(nn.Module):
         device: th.device | str = "auto",
         obs_key: str | None = None,
         norm_reward: bool = False,
+        precision: str = "float32",
         **target_kwargs: Any,
     ) -> None:
         super().__init__()
@@ -76,6 +81,7 @@ class SND(nn.Module):
             batch_size=batch_size,
             obs_key=obs_key,
             norm_reward=norm_reward,
+            precision=precision,
             **target_kwargs,
         )
 
@@ -85,8 +91,11 @@ class SND(nn.Module):
         #: of the discounted sums of novelty
         self.return_stats = RunningMeanStd((), 0.0, True, RETURN_WINDOW) if norm_reward else None
         self.to(get_device(device))
+        resolved = resolve_precision(precision, self.device)
+        if precision != "float32" and (self.reader.is_image or precision != "auto"):
+            set_precision(self, resolved)
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        self.optimizer = th.optim.Adam(trained, lr=learning_rate)
+        self.optimizer = th.optim.Adam(trained, lr=learning_rate, fused=self.reader.is_image)
 
     @property
     def device(self) -> th.device:
@@ -310,7 +319,7 @@ def find_target(target: str | type[Target], target_kwargs: dict[str, Any]) -> ty
     if unknown:
         raise ValueError(
             f"Unknown SND argument {unknown[0]!r}: {target.__name__} takes"
-            f" {', '.join(['eta', 'learning_rate', 'batch_size', 'obs_key', 'norm_reward', *known])}."
+            f" {', '.join(['eta', 'learning_rate', 'batch_size', 'obs_key', 'norm_reward', 'precision', *known])}."
         )
     return target
 

@@ -5,7 +5,7 @@ Knows shapes; the papers that use these layers live in ``targets/`` and ``polici
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import torch as th
@@ -16,6 +16,47 @@ from torch import nn
 from sb3_snd.preprocessing import check_frame_size
 
 MLP_WIDTHS = (256, 256)  # hidden layers of an encoder of vectors
+
+
+class Encoder(nn.Sequential):
+    """
+    Layers that compute in bfloat16 where :func:`set_precision` says so; what goes in and comes out is float32, and so
+    are the weights. A slice of it computes as the whole does.
+    """
+
+    reduced: bool = False  #: whether in bfloat16
+
+    def __getitem__(self, index: Any) -> Any:
+        part = super().__getitem__(index)
+        if isinstance(part, Encoder):
+            part.reduced = self.reduced
+        return part
+
+    def forward(self, frames: th.Tensor) -> th.Tensor:
+        """
+        :param frames: ``(n, *shape)`` float32, or bfloat16 where it computes in it
+        :return: ``(n, features_dim)`` float32
+        """
+        if not self.reduced:
+            return super().forward(frames)
+        with th.autocast(frames.device.type, th.bfloat16):
+            features = super().forward(frames)
+        return features.float()
+
+
+def set_precision(module: nn.Module, precision: str) -> None:
+    """
+    Choose the number format of all encoders in a module, and the layout that processors convolve fastest, in place.
+
+    :param module: Anything with encoders, initialised already
+    :param precision: From :func:`~sb3_snd.hardware.resolve_precision`
+    """
+    if precision == "tf32":
+        th.set_float32_matmul_precision("high")
+    for net in module.modules():
+        if isinstance(net, Encoder):
+            net.reduced = precision == "bfloat16"
+            net.to(memory_format=th.channels_last)  # type: ignore[call-overload]  # the convolutions' weights
 
 
 class Conv(NamedTuple):
@@ -40,7 +81,7 @@ def encoder(
     convs: Sequence[Conv],
     features_dim: int,
     activation: type[nn.Module],
-) -> nn.Sequential:
+) -> Encoder:
     """
     Convolutions for images, two hidden layers for vectors; then one linear layer without activation.
 
@@ -58,10 +99,14 @@ def encoder(
     else:
         for fan_in, fan_out in pairwise((*shape, *MLP_WIDTHS)):
             layers += [nn.Linear(fan_in, fan_out), activation()]
-    body = nn.Sequential(*layers)
+    for layer in layers:
+        if hasattr(layer, "inplace"):  # what it acts on is read nowhere else
+            layer.inplace = True  # type: ignore[assignment]
+    body = Encoder(*layers)
     with th.no_grad():
         n_flatten = body(th.zeros(1, *shape)).shape[1]  # size by a dummy forward
-    return body.append(nn.Linear(n_flatten, features_dim))
+    body.append(nn.Linear(n_flatten, features_dim))
+    return body
 
 
 def learner(
@@ -69,7 +114,7 @@ def learner(
     convs: Sequence[Conv],
     features_dim: int,
     activation: type[nn.Module],
-) -> nn.Sequential:
+) -> Encoder:
     """
     An encoder with two more linear layers, ELU between them.
 
@@ -81,7 +126,8 @@ def learner(
     """
     net = encoder(shape, convs, features_dim, activation)
     for _ in range(2):
-        net.append(nn.ELU()).append(nn.Linear(features_dim, features_dim))
+        net.append(nn.ELU())
+        net.append(nn.Linear(features_dim, features_dim))
     return net
 
 

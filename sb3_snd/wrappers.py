@@ -28,7 +28,7 @@ class VecIntrinsicReward(VecEnvWrapper):
 
     :param venv: The environment to wrap
     :param snd: Name of a target in ``sb3_snd.targets.TARGETS``, a subclass of ``Target``, or an ``SND``
-    :param snd_kwargs: Arguments of ``SND``, if ``snd`` is not one yet
+    :param snd_kwargs: Arguments of ``SND``, if ``snd`` is not one yet; ``precision`` is ``"auto"`` here by default
     :param ext_coef: Weight of the extrinsic reward in the combined one
     :param int_coef: Weight of the intrinsic reward in the combined one
     :param rewards: ``"combined"``: ``ext_coef * extrinsic + int_coef * intrinsic``, ``(n_envs,)``, for any algorithm;
@@ -55,7 +55,8 @@ class VecIntrinsicReward(VecEnvWrapper):
         if isinstance(snd, SND) and snd_kwargs:
             raise ValueError(f"snd_kwargs={snd_kwargs!r} only goes with the name of a target: give them to the SND itself.")
         super().__init__(venv)
-        self.snd = snd if isinstance(snd, SND) else SND(venv.observation_space, snd, device=device, **(snd_kwargs or {}))
+        snd_kwargs = {"precision": "auto", **(snd_kwargs or {})}
+        self.snd = snd if isinstance(snd, SND) else SND(venv.observation_space, snd, device=device, **snd_kwargs)
         self.snd.check_space(venv.observation_space)
         self.coefs = np.array([ext_coef, int_coef], dtype=np.float32)
         self.rewards = rewards

@@ -5,9 +5,7 @@ Knows rl_zoo3 and how a run is laid out in its log folder; no loss, no network.
 
 import argparse
 import contextlib
-import ctypes
 import inspect
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -238,17 +236,6 @@ class FullRunTime(BaseCallback):
         return True
 
 
-def keep_freed_memory() -> None:
-    """
-    Let glibc keep what tensors free. By default it gives large blocks back to the kernel at once, which then zeroes
-    them anew, page by page, for every minibatch: more than half the time of an update on a CPU.
-    """
-    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-4, 0)  # M_MMAP_MAX: no block of its own for a large request
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: keep the top of the heap
-
-
 @contextlib.contextmanager
 def one_sentence(verbose: int) -> Iterator[None]:
     """
@@ -272,7 +259,6 @@ def train() -> None:
     parser.add_argument("--env", default="")
     parser.add_argument("--verbose", type=int, default=1)
     known, _ = parser.parse_known_args()
-    keep_freed_memory()
     SNDExperimentManager.native, SNDExperimentManager.began = known.vec_env is None, False
     rl_zoo3.train.ExperimentManager = SNDExperimentManager  # type: ignore[misc]  # the seam that train() leaves
     sys.argv[1:1] = ["--eval-freq", "-1"]  # what the user says comes later and wins

@@ -9,7 +9,9 @@ PACKAGE = Path(__file__).parent.parent / "sb3_snd"
 ROOMS = (
     "type_aliases",
     "extras",
+    "hardware",
     "preprocessing",
+    "frame_stacks",
     "running_stats",
     "torch_layers",
     "augmentations",

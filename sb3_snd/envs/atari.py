@@ -83,6 +83,7 @@ class AtariVecEnv(NativeVecEnv):
         )
         observation_space = spaces.Box(0, 255, (n_stack, frame_size, frame_size), np.uint8)
         super().__init__(n_envs, observation_space, spaces.Discrete(len(self.envs.ale.get_action_set())))
+        self.n_stack = n_stack
         self._newest = np.zeros((n_envs, frame_size, frame_size), np.uint8)
         self._stepping = False
 
@@ -151,6 +152,8 @@ class VecPositiveReward(VecEnvWrapper):
 
     :param venv: The vectorized environment
     """
+
+    keeps_frames = True
 
     def reset(self) -> VecEnvObs:
         """

@@ -1,0 +1,100 @@
+"""Observations of a rollout with each frame stored once: stacks are rebuilt from the newest frames.
+
+Knows how SB3's vector environments stack frames; no network, no reward.
+"""
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space_channels_first
+from stable_baselines3.common.vec_env import VecCheckNan, VecEnv, VecEnvWrapper, VecFrameStack, VecMonitor, VecTransposeImage
+
+#: wrappers that leave the values of observations as they are; others say so by ``keeps_frames = True``
+TRANSPARENT = (VecMonitor, VecTransposeImage, VecCheckNan)
+
+
+def find_stack(env: VecEnv) -> int:
+    """
+    :param env: The environment, as an algorithm sees it
+    :return: number of frames in an observation, if these are the newest frames of the last steps along the first axis,
+        oldest first, and zeros before an episode's first; 1 where nobody says so
+    """
+    space, n_stack = env.observation_space, 1
+    while isinstance(env, VecEnvWrapper):
+        if isinstance(env, VecFrameStack):
+            n_stack = env.stacked_obs.n_stack if isinstance(env.venv.observation_space, spaces.Box) else 1
+            break
+        if not (isinstance(env, TRANSPARENT) or getattr(type(env), "keeps_frames", False)):
+            break
+        env = env.venv
+    else:
+        n_stack = getattr(env, "n_stack", 1)
+    if not (isinstance(space, spaces.Box) and len(space.shape) == 3 and is_image_space_channels_first(space)):
+        return 1
+    return n_stack if space.shape[0] % n_stack == 0 else 1
+
+
+class FrameStore:
+    """
+    Observations of ``T`` steps of ``N`` environments, on the device. Of a stack only the newest frame is stored.
+
+    :param n_steps: Steps in a rollout, T
+    :param n_envs: Environments, N
+    :param shape: Of one observation
+    :param dtype: Of the observations
+    :param device: PyTorch device
+    :param n_stack: Frames in an observation, along its first axis, as :func:`find_stack` says
+    """
+
+    def __init__(
+        self, n_steps: int, n_envs: int, shape: tuple[int, ...], dtype: th.dtype, device: th.device | str, n_stack: int = 1
+    ) -> None:
+        self.n_steps, self.n_envs, self.shape, self.n_stack = n_steps, n_envs, shape, n_stack
+        self.frame_shape = shape if n_stack == 1 else (shape[0] // n_stack, *shape[1:])
+        #: first row of step 0: before it lie the older frames of its stack, behind the last step's one frame of zeros
+        self.first = (n_stack - 1) * n_envs
+        self._frames = th.zeros(self.first + n_steps * n_envs + 1, *self.frame_shape, dtype=dtype, device=device)
+        self._rows: th.Tensor | None = None  # (T, N, n_stack), rows of the frames in each observation
+
+    @property
+    def newest(self) -> th.Tensor:
+        """The newest frame of each observation, ``(T, N, *frame_shape)``; all of it where nothing is stacked."""
+        return self._frames[self.first : -1].view(self.n_steps, self.n_envs, *self.frame_shape)
+
+    def store(self, step: int, obs: th.Tensor) -> None:
+        """
+        :param step: From 0 on
+        :param obs: ``(N, *shape)``
+        """
+        obs = obs.reshape(self.n_envs, self.n_stack, *self.frame_shape)
+        if step == 0 and self.n_stack > 1:
+            older = self._frames[: self.first].view(self.n_stack - 1, self.n_envs, *self.frame_shape)
+            older.copy_(obs[:, :-1].transpose(0, 1))
+        self.newest[step].copy_(obs[:, -1])
+
+    def finish(self, episode_starts: np.ndarray) -> None:
+        """
+        To be called when all steps are stored, before stacks are read.
+
+        :param episode_starts: Whether an episode begins with the observation, ``(T, N)``
+        """
+        if self.n_stack == 1:
+            return
+        steps, envs = np.arange(self.n_steps)[:, None], np.arange(self.n_envs)
+        # Episodes that began before the rollout have their older frames, or zeros, in front of step 0
+        begins = np.maximum.accumulate(np.where(episode_starts > 0, steps, -self.n_stack), axis=0)  # (T, N)
+        shown = steps[..., None] + np.arange(1 - self.n_stack, 1)  # (T, 1, n_stack), steps whose frames are in the stack
+        rows = self.first + shown * self.n_envs + envs[:, None]
+        zeros = len(self._frames) - 1
+        self._rows = th.as_tensor(np.where(shown >= begins[..., None], rows, zeros), device=self._frames.device)
+
+    def read(self, rows: th.Tensor) -> th.Tensor:
+        """
+        :param rows: Of the observations, step * N + environment, ``(B,)`` int64
+        :return: ``(B, *shape)``
+        """
+        rows = rows.to(self._frames.device)
+        if self.n_stack > 1:
+            assert self._rows is not None
+            rows = self._rows.view(-1, self.n_stack)[rows].flatten()
+        return self._frames[rows].view(-1, *self.shape)
