@@ -36,6 +36,7 @@ from sb3_snd import SND
 from sb3_snd.buffers import StreamRolloutBuffer
 from sb3_snd.frame_stacks import FrameStore
 from sb3_snd.hardware import keep_freed_memory
+from sb3_snd.targets.std import STDTarget, infonce
 from sb3_snd.torch_layers import SNDTrunk
 from sb3_snd.type_aliases import Transitions
 from sb3_snd.zoo import ALGO_KEYS, FullRunTime, SNDExperimentManager, register
@@ -246,6 +247,19 @@ def make_plain(net: th.nn.Module) -> None:
             module.inplace = False  # type: ignore[assignment]
 
 
+def plain_contrast(anchors: tuple[th.Tensor, th.Tensor], columns: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    """
+    What ``STDTarget.contrast`` computes, by the formula, with all logits at once.
+
+    :param anchors: ``(P, B, L)`` each
+    :param columns: ``(P, B, L)``
+    :return: sum of both cross-entropies, and of both mean norms of the logits
+    """
+    logits = [part @ columns.transpose(1, 2) for part in anchors]  # (P, B, B) each
+    norm = logits[0].norm(dim=(1, 2)).mean() + logits[1].norm(dim=(1, 2)).mean()
+    return infonce(logits[0]) + infonce(logits[1]), norm
+
+
 class NaiveBuffer(StreamRolloutBuffer):
     """s_t and s_{t+1} as float32 in host memory; each minibatch is copied out of it, then to the device."""
 
@@ -282,6 +296,8 @@ class NaiveSchedule(Schedule):
         if not (isinstance(space, Box) and is_image_space(space) and is_image_space_channels_first(space)):
             sys.exit(f"throughput.py: the naive schedule reads images, channels first, not {space}: use --against stock.")
         self.model.policy.normalize_images = False  # what it stores lies in [0, 1] already
+        if self.snd is not None and isinstance(self.snd.target, STDTarget):
+            self.snd.target.contrast = plain_contrast  # type: ignore[method-assign]
         for part in (self.model.policy, self.snd):
             if part is not None:
                 make_plain(part)

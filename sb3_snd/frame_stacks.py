@@ -97,4 +97,4 @@ class FrameStore:
         if self.n_stack > 1:
             assert self._rows is not None
             rows = self._rows.view(-1, self.n_stack)[rows].flatten()
-        return self._frames[rows].view(-1, *self.shape)
+        return self._frames.index_select(0, rows).view(-1, *self.shape)

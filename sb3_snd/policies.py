@@ -95,7 +95,7 @@ class StreamActorCriticCnnPolicy(StreamActorCriticPolicy):
 
     def extract_features(self, obs: Any, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
         """
-        SB3's, but in one pass over uint8 images where the trunk computes in bfloat16.
+        SB3's, but uint8 images become bfloat16 at once where the trunk computes in it.
 
         :param obs: ``(n, *shape)``
         :param features_extractor: The trunk, where actor and critic have one each
@@ -103,7 +103,7 @@ class StreamActorCriticCnnPolicy(StreamActorCriticPolicy):
         """
         trunk = self.features_extractor if features_extractor is None and self.share_features_extractor else features_extractor
         if isinstance(trunk, SNDTrunk) and trunk.net.reduced and self.normalize_images and obs.dtype == th.uint8:
-            return trunk(obs.to(th.bfloat16, memory_format=th.channels_last).div_(255))
+            return trunk(obs.to(th.bfloat16).div_(255).to(memory_format=th.channels_last))
         return super().extract_features(obs, features_extractor)
 
     def _build_mlp_extractor(self) -> None:

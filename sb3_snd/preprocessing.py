@@ -135,7 +135,7 @@ class FrameReader:
         if not self.is_image:
             return frames
         if self.low == 0:
-            return (frames / self.high).float()  # uint8 -> float32 in one pass
+            return frames.to(th.float32, copy=True).div_(self.high)
         return ((frames - self.low) / (self.high - self.low)).float()
 
 

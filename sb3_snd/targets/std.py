@@ -6,6 +6,8 @@ Departs from ST-DIM, as the reference does: the softmax runs over the anchors, t
 and the local ones those of s_t; logits are kept small and features spread by two terms of weight 1e-4.
 """
 
+from typing import Any
+
 import torch as th
 from torch import nn
 from torch.nn import functional as F
@@ -15,6 +17,7 @@ from sb3_snd.torch_layers import orthogonal_
 from sb3_snd.type_aliases import Transitions
 
 REGULARISATION = 1e-4
+CACHED_LOGITS = 2**21  # logits at a time on a CPU, so that they stay in its cache
 
 
 def infonce(logits: th.Tensor) -> th.Tensor:
@@ -26,6 +29,58 @@ def infonce(logits: th.Tensor) -> th.Tensor:
     """
     positions, n, _ = logits.shape
     return F.cross_entropy(logits, th.arange(n, device=logits.device).expand(positions, n))
+
+
+class SpatialInfoNCE(th.autograd.Function):
+    """
+    Sum of :func:`infonce` of two sets of logits at each position. Value and gradients come from one pass over blocks of
+    positions: the logits, 2 * P * B² numbers, are never there all at once.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, anchors: th.Tensor, columns: th.Tensor) -> th.Tensor:  # type: ignore[override]
+        """
+        :param anchors: Two sets of B predictions at each position, ``(P, 2 * B, L)``
+        :param columns: What they are compared with, ``(P, B, L)``
+        :return: scalar
+        """
+        positions, n, _ = columns.shape
+        block = max(1, CACHED_LOGITS // (2 * n * n)) if columns.device.type == "cpu" else positions
+        nce = columns.new_zeros(())
+        grads = th.empty_like(anchors), th.empty_like(columns)
+        for start in range(0, positions, block):
+            part = slice(start, start + block)
+            logits = columns[part] @ anchors[part].transpose(1, 2)  # (p, B, 2 * B)
+            grad = logits.unflatten(2, (2, n)).log_softmax(dim=3)  # (p, B column, 2, B anchor)
+            nce -= grad.diagonal(dim1=1, dim2=3).sum()
+            grad.exp_().diagonal(dim1=1, dim2=3).sub_(1)
+            grad = grad.flatten(2)
+            th.matmul(grad.transpose(1, 2), columns[part], out=grads[0][part])
+            th.matmul(grad, anchors[part], out=grads[1][part])
+        ctx.save_for_backward(*grads)
+        ctx.size = positions * n
+        return nce / ctx.size
+
+    @staticmethod
+    @th.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: th.Tensor) -> tuple[th.Tensor, ...]:  # type: ignore[override]
+        """
+        :param grad: Of the result, scalar
+        :return: of anchors and columns
+        """
+        return tuple(grad / ctx.size * saved for saved in ctx.saved_tensors)
+
+
+def logit_norm(anchors: th.Tensor, columns: th.Tensor) -> th.Tensor:
+    """
+    Mean Frobenius norm of each position's logits ``columns @ anchorsᵀ``, from the L x L Gram matrices of both.
+
+    :param anchors: ``(P, B, L)``
+    :param columns: ``(P, B, L)``
+    :return: scalar
+    """
+    squares = (anchors.transpose(1, 2) @ anchors) * (columns.transpose(1, 2) @ columns)  # (P, L, L)
+    return squares.sum(dim=(1, 2)).clamp(min=1e-12).sqrt().mean()
 
 
 class STDTarget(VICTarget):
@@ -59,28 +114,36 @@ class STDTarget(VICTarget):
         for projection in (self.global_projection, self.local_projection):
             orthogonal_(projection, self.gain)
 
+    def contrast(self, anchors: tuple[th.Tensor, th.Tensor], columns: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """
+        :param anchors: Predictions from global and from local features of s_{t+1}, ``(P, B, L)`` each
+        :param columns: Local features of s_t, ``(P, B, L)``
+        :return: sum of both cross-entropies, and of both mean norms of the logits
+        """
+        nce = SpatialInfoNCE.apply(th.cat(anchors, dim=1), columns)
+        return nce, logit_norm(anchors[0], columns) + logit_norm(anchors[1], columns)
+
     def loss(self, batch: Transitions, learner: nn.Module) -> dict[str, th.Tensor]:
         """Distillation (summed), and InfoNCE with its two regularisers; see :meth:`Target.loss`."""
         maps = self.encoder[: self.n_local_layers](batch.frames)  # (M, L, H, W) or (M, L)
         z, z_next = batch.split(self.encoder[self.n_local_layers :](maps))  # (B, D) each
-        local, local_next = batch.split(maps.flatten(2) if maps.ndim == 4 else maps.unsqueeze(2))  # (B, L, P) each
+        local, local_next = batch.split(
+            maps.permute(0, 2, 3, 1).flatten(1, 2) if maps.ndim == 4 else maps.unsqueeze(1)
+        )  # (B, P, L) each; no copy of channels-last maps
         distill = (learner(batch.states) - z.detach()).square().sum()
 
-        columns = local.permute(2, 1, 0)  # (P, L, B)
-        logits = (
-            th.matmul(self.global_projection(z_next), columns),  # (B, L) @ (P, L, B) -> (P, B, B)
-            th.matmul(self.local_projection(local_next.permute(2, 0, 1)), columns),  # (P, B, L) @ (P, L, B) -> (P, B, B)
-        )
-        nce = infonce(logits[0]) + infonce(logits[1])
-        logit_norm = sum(x.norm(dim=(1, 2)).mean() for x in logits)  # Frobenius norm of each position's matrix
+        columns = local.transpose(0, 1)  # (P, B, L)
+        by_global = self.global_projection(z_next).expand_as(columns)
+        by_local = self.local_projection(local_next).transpose(0, 1)
+        nce, norm = self.contrast((by_global, by_local), columns)
         feature_std = -z.std(dim=1).mean()
-        target = nce + REGULARISATION * (logit_norm + feature_std)
+        target = nce + REGULARISATION * (norm + feature_std)
         return {
             "loss": distill + target,
             "distill": distill,
             "target": target,
             "infonce": nce,
-            "logit_norm": logit_norm,
+            "logit_norm": norm,
             "feature_std": feature_std,
             "features": z.detach(),
         }
