@@ -126,7 +126,7 @@ class Schedule:
         asked = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
         options: dict[str, Any] = dict(seed=args.seed, verbose=0, device=args.device, eval_freq=-1)
         if args.frame_size is not None:
-            asked["env_kwargs"] = dict(frame_size=args.frame_size)
+            options["env_kwargs"] = dict(frame_size=args.frame_size)
         try:
             self.manager = SNDExperimentManager(args, algo, args.env, folder, hyperparams={**asked, **hyperparams}, **options)
             with contextlib.redirect_stdout(io.StringIO()):
@@ -191,8 +191,7 @@ class PackageSchedule(Schedule):
     """
 
     def __init__(self, args: argparse.Namespace, folder: str) -> None:
-        chosen = {name: getattr(args, name) for name in ("precision", "compile") if getattr(args, name) is not None}
-        super().__init__(args, folder, args.algo, **chosen)
+        super().__init__(args, folder, args.algo, **({} if args.precision is None else dict(precision=args.precision)))
         if self.model.device.type == "cpu":
             keep_freed_memory()  # as learn() does
         if self.snd is not None:
@@ -266,10 +265,10 @@ class NaiveBuffer(StreamRolloutBuffer):
     def reset(self) -> None:
         """Allocate once, then empty."""
         if not hasattr(self, "successors"):
-            self.successors = self._make_store(self.observation_space)
+            self.successors = self._make_store(self.observation_space, 1)
         super().reset()
 
-    def _make_store(self, space: Any) -> FrameStore:
+    def _make_store(self, space: Any, n_stack: int) -> FrameStore:
         return FrameStore(self.buffer_size, self.n_envs, space.shape, th.float32, "cpu")
 
     def set_stack(self, n_stack: int) -> None:
@@ -290,8 +289,7 @@ class NaiveSchedule(Schedule):
     """
 
     def __init__(self, args: argparse.Namespace, folder: str) -> None:
-        plain = {} if args.algo == "ppo" else dict(precision="float32")
-        super().__init__(args, folder, args.algo, rollout_buffer_class=NaiveBuffer, **plain)
+        super().__init__(args, folder, args.algo, rollout_buffer_class=NaiveBuffer, precision="float32")
         space = self.env.observation_space
         if not (isinstance(space, Box) and is_image_space(space) and is_image_space_channels_first(space)):
             sys.exit(f"throughput.py: the naive schedule reads images, channels first, not {space}: use --against stock.")
@@ -343,7 +341,7 @@ class NaiveSchedule(Schedule):
             obs, extrinsic, dones, _ = self.env.step(actions)
             rewards = [extrinsic] if self.snd is None else [extrinsic, self.intrinsic_reward(self.snd)]
             next_state = self._to_state(obs)  # of the next episode where one ended, as in the reference
-            buffer.successors.store(buffer.pos, next_state)
+            buffer.successors.store(buffer.pos, next_state, dones)
             buffer.add(self.state, actions, np.stack(rewards, axis=1), self.episode_starts, values, log_probs)
             self.state, self.episode_starts = next_state, dones
         with th.no_grad():
@@ -567,7 +565,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """
     entry = "by default the YAML entry's"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--algo", choices=("ppo", *ALGO_KEYS), default="ppo_snd")
+    parser.add_argument("--algo", choices=ALGO_KEYS, default="ppo_snd")
     parser.add_argument("--env", default="MontezumaRevengeNoFrameskip-v4", help="id with an entry in hyperparams/")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--n-envs", type=int, help=f"{entry}, 128")
@@ -578,7 +576,6 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="counted iterations of each schedule")
     parser.add_argument("--against", choices=("naive", "stock"), nargs="*", default=["naive", "stock"])
     parser.add_argument("--precision", help=f"of the package; {entry}, auto")
-    parser.add_argument("--compile", action="store_true", default=None, help="of the package")
     parser.add_argument("--keep-freed-memory", action="store_true", help="give the others the package's allocator settings")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="PyTorch's threads; by default as many as it chooses")

@@ -59,14 +59,15 @@ class StreamRolloutBuffer(RolloutBuffer):
         self.coefs = np.array([ext_coef, int_coef] if n_streams == 2 else [1.0], dtype=np.float32)
         self.episodic = np.array([True, intrinsic_episodic][:n_streams], dtype=np.float32)
         self.n_stack = 1
+        self._whole = False  # whether this rollout's stacks are stored as they are
         #: row ``t * n_envs + n`` -> last observation of the episode that step ``t`` of environment ``n`` ended
         self.terminal_observations: dict[int, np.ndarray | dict[str, np.ndarray]] = {}
         super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
 
     def reset(self) -> None:
         shape = (self.buffer_size, self.n_envs)
-        if not hasattr(self, "store"):  # every row is overwritten by each rollout
-            self.store = self._make_store(self.observation_space)
+        if not hasattr(self, "store") or self._whole:  # every row is overwritten by each rollout
+            self.store, self._whole = self._make_store(self.observation_space, self.n_stack), False
         self.actions = np.zeros((*shape, self.action_dim), dtype=self.action_space.dtype)
         self.log_probs = np.zeros(shape, dtype=np.float32)
         self.episode_starts = np.zeros(shape, dtype=np.float32)
@@ -84,15 +85,16 @@ class StreamRolloutBuffer(RolloutBuffer):
         """
         if n_stack != self.n_stack:
             self.n_stack = n_stack
-            self.store = self._make_store(self.observation_space)
+            del self.store
+            self.store = self._make_store(self.observation_space, n_stack)
 
-    def _make_store(self, space: spaces.Space) -> Any:
+    def _make_store(self, space: spaces.Space, n_stack: int) -> Any:
         """:return: room for a rollout, or a dict of these"""
         if isinstance(space, spaces.Dict):
-            return {key: self._make_store(subspace) for key, subspace in space.items()}
+            return {key: self._make_store(subspace, n_stack) for key, subspace in space.items()}
         dtype = th.as_tensor(np.zeros(0, dtype=space.dtype)).dtype
         shape: Any = get_obs_shape(space)
-        return FrameStore(self.buffer_size, self.n_envs, shape, dtype, self.device, self.n_stack)
+        return FrameStore(self.buffer_size, self.n_envs, shape, dtype, self.device, n_stack)
 
     @property
     def observations(self) -> th.Tensor | TensorDict:  # type: ignore[override]
@@ -118,7 +120,9 @@ class StreamRolloutBuffer(RolloutBuffer):
         """
         assert value.shape == (self.n_envs, self.n_streams), value.shape
         assert reward.shape == (self.n_envs, self.n_streams), reward.shape
-        map_obs(lambda store, new: store.store(self.pos, new), self.store, obs)
+        if not map_obs(lambda store, new: store.store(self.pos, new, episode_start), self.store, obs):
+            self._store_whole()
+            self.store.store(self.pos, obs, episode_start)
         self.actions[self.pos] = action.reshape(self.n_envs, self.action_dim)
         self.rewards[self.pos] = reward
         self.episode_starts[self.pos] = episode_start
@@ -126,6 +130,15 @@ class StreamRolloutBuffer(RolloutBuffer):
         self.log_probs[self.pos] = log_prob.cpu().numpy().reshape(self.n_envs)
         self.pos += 1
         self.full = self.pos == self.buffer_size
+
+    def _store_whole(self) -> None:
+        """For the rest of this rollout: somebody else has stepped or reset the environments."""
+        stacked = self.store
+        stacked.finish(self.episode_starts)
+        self.store, self._whole = self._make_store(self.observation_space, 1), True
+        for step in range(self.pos):
+            rows = th.arange(step * self.n_envs, (step + 1) * self.n_envs)
+            self.store.store(step, stacked.read(rows), self.episode_starts[step])
 
     def discount(self, terminal_values: np.ndarray) -> np.ndarray:
         """

@@ -3,6 +3,8 @@
 Knows how SB3's vector environments stack frames; no network, no reward.
 """
 
+from typing import Any
+
 import numpy as np
 import torch as th
 from gymnasium import spaces
@@ -17,18 +19,23 @@ def find_stack(env: VecEnv) -> int:
     """
     :param env: The environment, as an algorithm sees it
     :return: number of frames in an observation, if these are the newest frames of the last steps along the first axis,
-        oldest first, and zeros before an episode's first; 1 where nobody says so
+        oldest first, and zeros before an episode's first; 1 where nobody says so. Environments that stack themselves say it
+        by ``zero_padded_stack``, the number of frames
     """
     space, n_stack = env.observation_space, 1
     while isinstance(env, VecEnvWrapper):
-        if isinstance(env, VecFrameStack):
-            n_stack = env.stacked_obs.n_stack if isinstance(env.venv.observation_space, spaces.Box) else 1
+        if type(env) is VecFrameStack:
+            stack = env.stacked_obs
+            stacked: Any = env.observation_space
+            images = isinstance(stacked, spaces.Box) and len(stacked.shape) == 3
+            if images and stack.channels_first == is_image_space_channels_first(stacked):
+                n_stack = stack.n_stack
             break
-        if not (isinstance(env, TRANSPARENT) or getattr(type(env), "keeps_frames", False)):
+        if not (type(env) in TRANSPARENT or getattr(type(env), "keeps_frames", False)):
             break
         env = env.venv
     else:
-        n_stack = getattr(env, "n_stack", 1)
+        n_stack = getattr(env, "zero_padded_stack", 1)
     if not (isinstance(space, spaces.Box) and len(space.shape) == 3 and is_image_space_channels_first(space)):
         return 1
     return n_stack if space.shape[0] % n_stack == 0 else 1
@@ -55,22 +62,32 @@ class FrameStore:
         self.first = (n_stack - 1) * n_envs
         self._frames = th.zeros(self.first + n_steps * n_envs + 1, *self.frame_shape, dtype=dtype, device=device)
         self._rows: th.Tensor | None = None  # (T, N, n_stack), rows of the frames in each observation
+        self._older = th.zeros(n_envs, n_stack - 1, *self.frame_shape, dtype=dtype, device=device)  # of the next one
 
     @property
     def newest(self) -> th.Tensor:
         """The newest frame of each observation, ``(T, N, *frame_shape)``; all of it where nothing is stacked."""
         return self._frames[self.first : -1].view(self.n_steps, self.n_envs, *self.frame_shape)
 
-    def store(self, step: int, obs: th.Tensor) -> None:
+    def store(self, step: int, obs: th.Tensor, begins: np.ndarray) -> bool:
         """
         :param step: From 0 on
         :param obs: ``(N, *shape)``
+        :param begins: Whether an episode begins with the observation, ``(N,)``
+        :return: False if its older frames are not those of the steps before; then it is not stored
         """
         obs = obs.reshape(self.n_envs, self.n_stack, *self.frame_shape)
-        if step == 0 and self.n_stack > 1:
-            older = self._frames[: self.first].view(self.n_stack - 1, self.n_envs, *self.frame_shape)
-            older.copy_(obs[:, :-1].transpose(0, 1))
+        if self.n_stack > 1:
+            if step == 0:
+                older = self._frames[: self.first].view(self.n_stack - 1, self.n_envs, *self.frame_shape)
+                older.copy_(obs[:, :-1].transpose(0, 1))
+            else:
+                self._older[th.as_tensor(begins > 0, device=self._frames.device)] = 0
+                if not th.equal(obs[:, :-1], self._older):
+                    return False
+            self._older.copy_(obs[:, 1:])
         self.newest[step].copy_(obs[:, -1])
+        return True
 
     def finish(self, episode_starts: np.ndarray) -> None:
         """

@@ -9,7 +9,7 @@ import sys
 
 import torch as th
 
-PRECISIONS = ("auto", "bfloat16", "tf32", "float32")
+PRECISIONS = ("auto", "bfloat16", "float32")
 
 
 def resolve_precision(precision: str, device: th.device) -> str:
@@ -17,25 +17,22 @@ def resolve_precision(precision: str, device: th.device) -> str:
     The number format that convolutions and the linear layers behind them compute in. Weights, losses, novelty's
     difference and optimisers are float32 always.
 
-    :param precision: ``"auto"``: bfloat16 where the processor multiplies in it (AVX512-BF16, AMX, CUDA from sm_80 on),
-        otherwise tf32 on CUDA and float32 elsewhere, all with convolutions in channels-last layout; ``"bfloat16"``;
-        ``"tf32"`` (CUDA only; PyTorch's setting for the whole process); ``"float32"``: PyTorch's defaults, layout included
+    :param precision: ``"auto"``: bfloat16 where the processor multiplies in it (AVX512-BF16, AMX, CUDA from sm_80 on; no GPU
+        has TF32 without it), otherwise float32, with convolutions in channels-last layout on CPU and CUDA; ``"bfloat16"``,
+        likewise; ``"float32"``: PyTorch's defaults, layout included
     :param device: Where the nets are
-    :return: ``"bfloat16"``, ``"tf32"`` or ``"float32"``
-    :raises ValueError: for an unknown format, or one that the device does not have
+    :return: ``"bfloat16"`` or ``"float32"``
+    :raises ValueError: for an unknown format
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision={precision!r} must be one of {', '.join(map(repr, PRECISIONS))}.")
-    if precision == "tf32" and device.type != "cuda":
-        raise ValueError(f"precision='tf32' is a format of CUDA devices, not of {device.type!r}: use 'auto'.")
     if precision != "auto":
         return precision
     if device.type == "cpu":
         fast = th.cpu._is_avx512_bf16_supported() or th.cpu._is_amx_tile_supported()
-        return "bfloat16" if fast else "float32"
-    if device.type == "cuda":
-        return "bfloat16" if th.cuda.is_bf16_supported(including_emulation=False) else "tf32"
-    return "float32"
+    else:
+        fast = device.type == "cuda" and th.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if fast else "float32"
 
 
 def _glibc() -> ctypes.CDLL | None:
@@ -44,9 +41,8 @@ def _glibc() -> ctypes.CDLL | None:
 
 def keep_freed_memory() -> None:
     """
-    Let glibc keep what tensors free, for the whole process, until :func:`return_freed_memory`. By default it gives large
-    blocks back to the kernel at once, which then zeroes them anew, page by page, for every minibatch: up to half the time
-    of an update on a CPU.
+    Let glibc keep what tensors free, for the whole process and from now on. By default it gives large blocks back to the
+    kernel at once, which then zeroes them anew, page by page, for every minibatch: up to half the time of an update on a CPU.
     """
     libc = _glibc()
     if libc is not None:
@@ -55,7 +51,7 @@ def keep_freed_memory() -> None:
 
 
 def return_freed_memory() -> None:
-    """Between phases whose blocks differ in size: the second would not fit into what the first has freed."""
+    """Once, what is free now. Between phases whose blocks differ in size, as the second's do not fit into the first's."""
     libc = _glibc()
     if libc is not None:
         libc.malloc_trim(0)

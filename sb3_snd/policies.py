@@ -9,6 +9,7 @@ from typing import Any
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
@@ -95,14 +96,16 @@ class StreamActorCriticCnnPolicy(StreamActorCriticPolicy):
 
     def extract_features(self, obs: Any, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
         """
-        SB3's, but uint8 images become bfloat16 at once where the trunk computes in it.
+        SB3's, but images become bfloat16 at once where a shared trunk computes in it.
 
         :param obs: ``(n, *shape)``
-        :param features_extractor: The trunk, where actor and critic have one each
+        :param features_extractor: See ``ActorCriticPolicy.extract_features``
         :return: ``(n, features_dim)`` float32; two of them where actor and critic have one each
         """
-        trunk = self.features_extractor if features_extractor is None and self.share_features_extractor else features_extractor
-        if isinstance(trunk, SNDTrunk) and trunk.net.reduced and self.normalize_images and obs.dtype == th.uint8:
+        trunk = self.features_extractor
+        shared = self.share_features_extractor and features_extractor in (None, trunk)
+        scaled = self.normalize_images and is_image_space(self.observation_space)
+        if shared and scaled and isinstance(trunk, SNDTrunk) and trunk.net.reduced:
             return trunk(obs.to(th.bfloat16).div_(255).to(memory_format=th.channels_last))
         return super().extract_features(obs, features_extractor)
 

@@ -19,7 +19,6 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.utils import explained_variance, obs_as_tensor
@@ -32,7 +31,7 @@ from sb3_snd.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, StreamActor
 from sb3_snd.preprocessing import FrameReader, map_obs
 from sb3_snd.snd import SND, check_minibatch
 from sb3_snd.targets import Target
-from sb3_snd.torch_layers import set_precision
+from sb3_snd.torch_layers import match_layout, set_precision
 from sb3_snd.type_aliases import STREAM_NAMES
 from sb3_snd.wrappers import VecIntrinsicReward
 
@@ -61,8 +60,8 @@ class PPOSND(PPO):
     :param normalize_advantage: Whether to normalise the weighted advantage; by default not with two streams, as in
         the paper, and as PPO does with one
     :param vf_coef: Weight of the value loss, a mean over both streams: 1.0 here is 0.5 of the sum of both losses
-    :param precision: What the convolutions of the paper's nets compute in: ``"auto"``, ``"bfloat16"``, ``"tf32"`` or
-        ``"float32"``, see :func:`~sb3_snd.hardware.resolve_precision`. Without SND ``"auto"`` is PPO as it is
+    :param precision: What the convolutions of the paper's nets compute in: ``"auto"``, ``"bfloat16"`` or ``"float32"``, see
+        :func:`~sb3_snd.hardware.resolve_precision`. Without SND ``"auto"`` is PPO as it is
     :param kwargs: Further arguments of PPO, by name
     :raises ValueError: for a value out of its range, an unknown target, an observation space that no target can take,
         or a minibatch that does not divide the rollout
@@ -131,6 +130,7 @@ class PPOSND(PPO):
         self.policy_kwargs, self.rollout_buffer_kwargs = user_kwargs
         if self.precision != "float32" and (two or self.precision != "auto"):
             set_precision(self.policy, precision)
+        self.policy.optimizer.register_load_state_dict_post_hook(match_layout)
         self._store_frames_once()
 
         if self.snd_target is not None:
@@ -139,6 +139,7 @@ class PPOSND(PPO):
                 self.snd = SND(self.observation_space, self.snd_target, device=self.device, **snd_kwargs)
             self.snd.check_space(self.observation_space)
             self.snd.to(self.device)
+            self.snd.set_precision()
             self.snd.optimizer.load_state_dict(self.snd.optimizer.state_dict())  # moves its state to the same device
             if self.env is not None:
                 self.snd.minibatch_size(self.n_steps * self.n_envs)
@@ -210,8 +211,7 @@ class PPOSND(PPO):
         :param n_rollout_steps: Steps of each environment
         :return: False if the callback ended the training
         """
-        # An outermost context of autocast keeps the weights' copies in bfloat16 until it ends
-        with self._timed("rollout"), th.autocast(self.device.type, enabled=False):
+        with self._timed("rollout"):
             return self._collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
 
     def _collect_rollouts(
@@ -288,6 +288,7 @@ class PPOSND(PPO):
             super().train()
         if self.snd is None:
             return
+        self.policy.optimizer.zero_grad()  # SND's pass needs the room
         for stream, name in enumerate(STREAM_NAMES):
             values, returns = self.rollout_buffer.values[..., stream], self.rollout_buffer.returns[..., stream]
             variance = explained_variance(values.flatten(), returns.flatten())
@@ -300,7 +301,9 @@ class PPOSND(PPO):
 
     @property
     def _keeps_memory(self) -> bool:
-        return self.device.type == "cpu" and is_image_space(self.observation_space)
+        space = self.observation_space
+        parts = space.values() if isinstance(space, spaces.Dict) else [space]
+        return self.device.type == "cpu" and any(len(part.shape or ()) == 3 for part in parts)
 
     @contextlib.contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
@@ -309,7 +312,7 @@ class PPOSND(PPO):
         yield
         if self.device.type == "cuda":
             th.cuda.synchronize(self.device)
-        elif self._keeps_memory:
+        elif self._keeps_memory and time.perf_counter() - start > 1:  # small rollouts need no order
             return_freed_memory()
         self.logger.record(f"time/{phase}_s", time.perf_counter() - start)
 

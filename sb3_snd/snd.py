@@ -20,7 +20,7 @@ from sb3_snd.hardware import resolve_precision
 from sb3_snd.preprocessing import FrameReader
 from sb3_snd.running_stats import RunningMeanStd
 from sb3_snd.targets import TARGETS, Target
-from sb3_snd.torch_layers import set_precision
+from sb3_snd.torch_layers import match_layout, set_precision
 from sb3_snd.type_aliases import Rollout, Transitions
 
 VECTOR_CLIP = 5.0  # normalised vector observations are clamped to this many standard deviations
@@ -91,11 +91,17 @@ class SND(nn.Module):
         #: of the discounted sums of novelty
         self.return_stats = RunningMeanStd((), 0.0, True, RETURN_WINDOW) if norm_reward else None
         self.to(get_device(device))
+        self.set_precision()
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        self.optimizer = th.optim.Adam(trained, lr=learning_rate, fused=True if self.reader.is_image else None)
+        self.optimizer.register_load_state_dict_post_hook(match_layout)
+
+    def set_precision(self) -> None:
+        """To be called again when the nets have moved to another device."""
+        precision = self.init_kwargs["precision"]
         resolved = resolve_precision(precision, self.device)
         if precision != "float32" and (self.reader.is_image or precision != "auto"):
             set_precision(self, resolved)
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        self.optimizer = th.optim.Adam(trained, lr=learning_rate, fused=self.reader.is_image)
 
     @property
     def device(self) -> th.device:
@@ -263,6 +269,7 @@ class SND(nn.Module):
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0.0) + term.detach()  # no sync until the end
             n_batches += 1
+        self.optimizer.zero_grad()  # their room is needed elsewhere
         return {name: total.item() / n_batches for name, total in sums.items()}
 
     def save(self, path: str | pathlib.Path) -> None:

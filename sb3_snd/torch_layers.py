@@ -48,15 +48,26 @@ def set_precision(module: nn.Module, precision: str) -> None:
     """
     Choose the number format of all encoders in a module, and the layout that processors convolve fastest, in place.
 
-    :param module: Anything with encoders, initialised already
+    :param module: Anything with encoders, initialised already and not trained yet
     :param precision: From :func:`~sb3_snd.hardware.resolve_precision`
     """
-    if precision == "tf32":
-        th.set_float32_matmul_precision("high")
     for net in module.modules():
         if isinstance(net, Encoder):
             net.reduced = precision == "bfloat16"
-            net.to(memory_format=th.channels_last)  # type: ignore[call-overload]  # the convolutions' weights
+            if next(net.parameters()).device.type in ("cpu", "cuda"):
+                net.to(memory_format=th.channels_last)  # type: ignore[call-overload]  # the convolutions' weights
+
+
+def match_layout(optimizer: th.optim.Optimizer) -> None:
+    """
+    Fused optimisers walk memory as it lies, and a loaded state lies as the parameters did that it was saved with.
+
+    :param optimizer: Its state takes the layout of its parameters, in place
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, th.Tensor) and value.shape == parameter.shape:
+                state[name] = th.empty_like(parameter).copy_(value).detach()
 
 
 class Conv(NamedTuple):
@@ -88,20 +99,20 @@ def encoder(
     :param shape: ``(C, H, W)`` or ``(D,)``
     :param convs: The convolutions, unused for vectors
     :param features_dim: Output size
-    :param activation: After every layer but the last
+    :param activation: After every layer but the last; that of a convolution overwrites what it acts on
     :return: ``(n, *shape)`` -> ``(n, features_dim)``
     """
     layers: list[nn.Module] = []
     if len(shape) == 3:
         for (channels, *_), conv in pairwise((Conv(shape[0]), *convs)):
             layers += [nn.Conv2d(channels, conv.channels, conv.kernel, conv.stride, conv.padding), activation()]
+        for layer in layers:
+            if hasattr(layer, "inplace"):  # what it acts on is read nowhere else
+                layer.inplace = True  # type: ignore[assignment]
         layers.append(nn.Flatten())
     else:
         for fan_in, fan_out in pairwise((*shape, *MLP_WIDTHS)):
             layers += [nn.Linear(fan_in, fan_out), activation()]
-    for layer in layers:
-        if hasattr(layer, "inplace"):  # what it acts on is read nowhere else
-            layer.inplace = True  # type: ignore[assignment]
     body = Encoder(*layers)
     with th.no_grad():
         n_flatten = body(th.zeros(1, *shape)).shape[1]  # size by a dummy forward

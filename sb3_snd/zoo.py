@@ -22,6 +22,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_snd.callbacks import StreamMonitor
 from sb3_snd.envs import make_atari_env, make_procgen_env, require_package
 from sb3_snd.extras import require
+from sb3_snd.hardware import keep_freed_memory
 from sb3_snd.plots import plot_learning_curve
 from sb3_snd.ppo_snd import PPOSND, check_discount
 from sb3_snd.record import VecNoveltyStrip, VecVideoFile
@@ -259,6 +260,7 @@ def train() -> None:
     parser.add_argument("--env", default="")
     parser.add_argument("--verbose", type=int, default=1)
     known, _ = parser.parse_known_args()
+    keep_freed_memory()  # for PPO as it is, too
     SNDExperimentManager.native, SNDExperimentManager.began = known.vec_env is None, False
     rl_zoo3.train.ExperimentManager = SNDExperimentManager  # type: ignore[misc]  # the seam that train() leaves
     sys.argv[1:1] = ["--eval-freq", "-1"]  # what the user says comes later and wins

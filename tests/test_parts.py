@@ -10,7 +10,7 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd as SB3Runni
 from sb3_snd.augmentations import add_noise, drop_tiles
 from sb3_snd.running_stats import RunningMeanStd
 from sb3_snd.targets.base import masked_mse
-from sb3_snd.targets.std import infonce
+from sb3_snd.targets.std import SpatialInfoNCE, infonce, logit_norm
 from sb3_snd.targets.v import contrastive_loss, draw_pairs
 from sb3_snd.targets.vic import covariance_term, variance_term
 
@@ -25,6 +25,17 @@ def test_running_mean_std_is_sb3s():
     np.testing.assert_allclose(ours.mean, stock.mean, rtol=1e-4)
     np.testing.assert_allclose(ours.var, stock.var, rtol=1e-4)
     assert set(ours.state_dict()) == {"mean", "var", "count"}
+
+
+def test_running_mean_std_of_images_is_sb3s():
+    rng = np.random.default_rng(0)
+    ours, stock = RunningMeanStd((1, 4, 5)), SB3RunningMeanStd(shape=(1, 4, 5))
+    for n in (1, 8, 5):
+        batch = rng.normal(5, 3, (n, 1, 4, 5)).astype(np.float32)
+        ours.update(th.as_tensor(batch))
+        stock.update(batch)
+    np.testing.assert_allclose(ours.mean, stock.mean, rtol=1e-4)
+    np.testing.assert_allclose(ours.var, stock.var, rtol=1e-4)
 
 
 def test_a_batch_counts_once():
@@ -120,3 +131,31 @@ def test_masked_mse_by_hand():
     prediction, features = th.tensor([[1.0, 2.0]]), th.tensor([[0.0, 5.0]])
     assert masked_mse(prediction, features, th.tensor([[False, True]])).item() == 9.0
     assert masked_mse(prediction, features, th.zeros(1, 2, dtype=th.bool)).item() == 0.0
+
+
+@pytest.mark.parametrize("block", [1, 3, 100])
+def test_infonce_in_blocks_is_infonce(monkeypatch, block):
+    """Value and gradients of both sets of logits, at 5 positions of which ``block`` are computed at a time."""
+    monkeypatch.setattr("sb3_snd.targets.std.CACHED_LOGITS", block * 2 * 4**2)
+    generator = th.Generator().manual_seed(0)
+    first, second, columns = (th.randn(5, 4, 3, generator=generator, requires_grad=True) for _ in range(3))
+    plain = infonce(first @ columns.transpose(1, 2)) + infonce(second @ columns.transpose(1, 2))
+    blocks = SpatialInfoNCE.apply(th.cat([first, second], dim=1), columns)
+    assert blocks.item() == pytest.approx(plain.item(), rel=1e-5)
+    for expected, got in zip(
+        th.autograd.grad(plain, (first, second, columns)), th.autograd.grad(3 * blocks, (first, second, columns)), strict=True
+    ):
+        np.testing.assert_allclose(got, 3 * expected, rtol=1e-4, atol=1e-6)
+
+
+def test_logit_norm_is_that_of_the_logits():
+    generator = th.Generator().manual_seed(0)
+    anchors, columns = (th.randn(5, 4, 3, generator=generator, requires_grad=True) for _ in range(2))
+    plain = (anchors @ columns.transpose(1, 2)).norm(dim=(1, 2)).mean()
+    assert logit_norm(anchors, columns).item() == pytest.approx(plain.item(), rel=1e-5)
+    for expected, got in zip(
+        *(th.autograd.grad(value, (anchors, columns)) for value in (plain, logit_norm(anchors, columns))), strict=True
+    ):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
+    (zero,) = th.autograd.grad(logit_norm(anchors * 0, columns), anchors)
+    assert not zero.any()  # and not infinite

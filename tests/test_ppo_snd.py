@@ -1,4 +1,6 @@
+import csv
 import io
+import time
 import warnings
 from pathlib import Path
 
@@ -383,3 +385,17 @@ def test_a_zip_of_another_algorithm(tmp_path):
     for name in ("ppo.zip", "text.zip"):
         with pytest.raises(ValueError, match="was not saved by PPOSND"):
             PPOSND.load(tmp_path / name)
+
+
+def test_seconds_of_each_phase_are_logged(tmp_path):
+    model = make()
+    model.set_logger(configure(str(tmp_path), ["csv"]))
+    began = time.perf_counter()
+    model.learn(96)
+    wall = time.perf_counter() - began
+    with open(tmp_path / "progress.csv") as file:
+        rows = list(csv.DictReader(file))
+    names = ("time/rollout_s", "time/ppo_s", "time/snd_s")
+    assert len(rows) == 3 and rows[0]["time/ppo_s"] == ""  # written before the first update
+    assert all(float(row[name]) > 0 for row in rows[1:] for name in names)
+    assert sum(float(row[name] or 0) for row in rows for name in names) < wall

@@ -83,7 +83,7 @@ class AtariVecEnv(NativeVecEnv):
         )
         observation_space = spaces.Box(0, 255, (n_stack, frame_size, frame_size), np.uint8)
         super().__init__(n_envs, observation_space, spaces.Discrete(len(self.envs.ale.get_action_set())))
-        self.n_stack = n_stack
+        self.zero_padded_stack = n_stack
         self._newest = np.zeros((n_envs, frame_size, frame_size), np.uint8)
         self._stepping = False
 

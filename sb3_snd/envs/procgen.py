@@ -87,7 +87,7 @@ class ProcgenVecEnv(NativeVecEnv):
             num_threads=0 if n_envs == 1 else min(num_threads or os.cpu_count() or 1, n_envs),
         )
         self._engine: Any = None
-        self.n_stack = n_stack
+        self.zero_padded_stack = n_stack
         super().__init__(n_envs, spaces.Box(0, 255, (3 * n_stack, 64, 64), np.uint8), spaces.Discrete(N_ACTIONS))
 
     def reset(self) -> np.ndarray:

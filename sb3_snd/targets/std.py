@@ -34,7 +34,7 @@ def infonce(logits: th.Tensor) -> th.Tensor:
 class SpatialInfoNCE(th.autograd.Function):
     """
     Sum of :func:`infonce` of two sets of logits at each position. Value and gradients come from one pass over blocks of
-    positions: the logits, 2 * P * B² numbers, are never there all at once.
+    positions: on a CPU the logits, 2 * P * B² numbers, are never there all at once.
     """
 
     @staticmethod
@@ -44,19 +44,21 @@ class SpatialInfoNCE(th.autograd.Function):
         :param columns: What they are compared with, ``(P, B, L)``
         :return: scalar
         """
+        anchors, columns = anchors.float(), columns.float()
         positions, n, _ = columns.shape
         block = max(1, CACHED_LOGITS // (2 * n * n)) if columns.device.type == "cpu" else positions
         nce = columns.new_zeros(())
         grads = th.empty_like(anchors), th.empty_like(columns)
-        for start in range(0, positions, block):
-            part = slice(start, start + block)
-            logits = columns[part] @ anchors[part].transpose(1, 2)  # (p, B, 2 * B)
-            grad = logits.unflatten(2, (2, n)).log_softmax(dim=3)  # (p, B column, 2, B anchor)
-            nce -= grad.diagonal(dim1=1, dim2=3).sum()
-            grad.exp_().diagonal(dim1=1, dim2=3).sub_(1)
-            grad = grad.flatten(2)
-            th.matmul(grad.transpose(1, 2), columns[part], out=grads[0][part])
-            th.matmul(grad, anchors[part], out=grads[1][part])
+        with th.autocast(columns.device.type, enabled=False):
+            for start in range(0, positions, block):
+                part = slice(start, start + block)
+                logits = columns[part] @ anchors[part].transpose(1, 2)  # (p, B, 2 * B)
+                grad = logits.unflatten(2, (2, n)).log_softmax(dim=3)  # (p, B column, 2, B anchor)
+                nce -= grad.diagonal(dim1=1, dim2=3).sum()
+                grad.exp_().diagonal(dim1=1, dim2=3).sub_(1)
+                grad = grad.flatten(2)
+                th.matmul(grad.transpose(1, 2), columns[part], out=grads[0][part])
+                th.matmul(grad, anchors[part], out=grads[1][part])
         ctx.save_for_backward(*grads)
         ctx.size = positions * n
         return nce / ctx.size

@@ -1,0 +1,82 @@
+"""The benchmarks run, and what they print is what they measured; how fast anything is, no test says."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(name, *arguments):
+    command = [sys.executable, BENCHMARKS / f"{name}.py", *arguments]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["ppo_snd_std", "ppo_snd_v"])
+def test_throughput(algo, tmp_path):
+    sizes = ["--n-envs", 4, "--n-steps", 8, "--batch-size", 16, "--n-epochs", 1, "--frame-size", 40]
+    result = run("throughput", "--algo", algo, *sizes, "--rounds", 2, "--device", "cpu", "--json", tmp_path / "out.json")
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert {name: report["settings"][name] for name in ("n_envs", "n_steps", "batch_size", "n_epochs", "algo")} == {
+        "n_envs": 4,
+        "n_steps": 8,
+        "batch_size": 16,
+        "n_epochs": 1,
+        "algo": algo,
+    }
+    for name in ("ours", "naive", "stock"):
+        runs = report["seconds_of_each_iteration"][name]
+        assert len(runs) == 2 and report["peak_memory_bytes"][name]["host"] > 1e8
+        novel = {phase: seconds > 0 for phase, seconds in runs[0].items() if phase in ("novelty", "SND update")}
+        assert set(novel.values()) == {name != "stock"}
+        assert all(run[phase] > 0 for run in runs for phase in ("inference", "PPO update", "stepping"))
+        assert f"{report['summary'][name]['steps_per_s']:.0f}" in result.stdout
+    assert "| median of an iteration | ours | naive | stock |" in result.stdout
+
+
+def test_summary_by_hand():
+    """Two rounds: 2 and 4 seconds against 6 and 10."""
+    module = load("throughput")
+
+    def iteration(seconds):
+        return {**dict.fromkeys(module.PHASES, 0.0), "stepping": 0.5, "PPO update": seconds - 0.5}
+
+    runs = {"ours": [iteration(2.0), iteration(4.0)], "naive": [iteration(6.0), iteration(10.0)]}
+    summary = module.summarise(runs, 600)
+    assert summary["ours"]["steps_per_s"] == 200.0 and summary["naive"]["steps_per_s"] == 75.0
+    assert summary["naive"]["ours_is_faster"] == {"median": 2.75, "min": 2.5, "max": 3.0}
+    table = module.table(summary, {"ours": {"host": 10**9}, "naive": {"host": 2 * 10**9}}).splitlines()
+    assert "| ours is faster by | 1.00 (1.00 to 1.00) | 2.75 (2.50 to 3.00) |" in table
+    assert "| peak memory, host, GB | 1.00 | 2.00 |" in table
+
+
+def test_what_goes_wrong_is_one_sentence():
+    result = run("throughput", "--env", "Nowhere-v0", "--against", "--rounds", 1)
+    assert result.returncode == 1
+    assert "throughput.py: there is no environment Nowhere-v0." in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "--rounds must be 1 at least." in run("throughput", "--rounds", 0).stderr
+
+
+@pytest.mark.slow
+def test_profile():
+    result = run("profile_update", "--n-steps", 4, "--n-epochs", 1, "--rows", 3, "--device", "cpu")
+    assert result.returncode == 0, result.stderr
+    head, _, *rows = result.stdout.splitlines()[-5:]
+    assert head == "| operation | on | calls | ms | share |" and len(rows) == 3
+    shares = [float(row.split("|")[5].strip(" %")) for row in rows]
+    assert shares == sorted(shares, reverse=True) and 0 < shares[0] <= 100
+    assert any("convolution" in row for row in rows)
