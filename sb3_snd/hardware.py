@@ -1,4 +1,4 @@
-"""What the machine computes with: number formats, the allocator, threads.
+"""What the machine computes with: number formats and the allocator.
 
 Knows devices; no network, no observation, no algorithm.
 """
