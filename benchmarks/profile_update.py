@@ -1,18 +1,16 @@
 """
 The ten most expensive operations of one iteration, by PyTorch's profiler, with the shapes they work on.
 
-``python benchmarks/profile_update.py --algo ppo_snd`` takes the model as ``train.py`` builds it, with fewer steps.
+``python benchmarks/profile_update.py --algo ppo_snd`` takes the model of the YAML entry, with fewer steps.
 """
 
 import argparse
-import contextlib
-import io
-import tempfile
 
 import torch as th
+from schedules import NOT_OF_THE_MODEL, make_env, read_entry
 from torch.profiler import ProfilerActivity, profile
 
-from sb3_snd.zoo import SNDExperimentManager, register
+from sb3_snd import PPOSND
 
 
 def table(profiler: profile, n_rows: int) -> str:
@@ -39,22 +37,19 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--n-steps", type=int, default=16)
     parser.add_argument("--n-epochs", type=int, default=4)
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--rows", type=int, default=10)
     args = parser.parse_args()
-    register()
-    hyperparams = dict(n_steps=args.n_steps, n_epochs=args.n_epochs)
-    options = dict(hyperparams=hyperparams, seed=0, verbose=0, device=args.device, eval_freq=-1)
-    with tempfile.TemporaryDirectory() as folder:
-        manager = SNDExperimentManager(args, args.algo, args.env, folder, **options)
-        with contextlib.redirect_stdout(io.StringIO()):
-            experiment = manager.setup_experiment()
-        assert experiment is not None
-        model = experiment[0]
-        size = args.n_steps * model.n_envs
-        model.learn(size, log_interval=10)
-        activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * th.cuda.is_available()
-        with profile(activities=activities, record_shapes=True) as profiler:
-            model.learn(size, log_interval=10, reset_num_timesteps=False)
+    entry = read_entry(args.algo, args.env)
+    kwargs = {name: value for name, value in entry.items() if name not in NOT_OF_THE_MODEL}
+    kwargs.update(n_steps=args.n_steps, n_epochs=args.n_epochs, seed=0, device=args.device, compile=args.compile)
+    env = make_env(entry, args.env, entry["n_envs"], seed=0)
+    model, size = PPOSND(env=env, **kwargs), args.n_steps * entry["n_envs"]
+    model.learn(size, log_interval=10)
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * th.cuda.is_available()
+    with profile(activities=activities, record_shapes=True) as profiler:
+        model.learn(size, log_interval=10, reset_num_timesteps=False)
+    env.close()
     print(table(profiler, args.rows))
 
 

@@ -25,7 +25,7 @@ KEYS = {"ppo": "PPO", "ppo_snd_vic": "PPO + SND-VIC"}
 N_BINS = 30
 
 
-def train(folder: Path, key: str, env_id: str, seed: int, n_steps: int) -> Path:
+def train(folder: Path, params: list[str], key: str, env_id: str, seed: int, n_steps: int) -> Path:
     """:return: the run's folder, with a finished run"""
     logs = folder / f"{n_steps}_steps" / f"seed_{seed}"
     run = logs / key / f"{env_id}_1"
@@ -34,6 +34,7 @@ def train(folder: Path, key: str, env_id: str, seed: int, n_steps: int) -> Path:
 
         shutil.rmtree(run, ignore_errors=True)  # of an interrupted run
         options = ["--algo", key, "--env", env_id, "--seed", seed, "-n", n_steps, "-f", logs]
+        options += ["-params", *params] if params else []
         sys.argv = ["train.py", *map(str, options), "--num-threads", "1", "--device", "cpu", "--verbose", "0"]
         with contextlib.redirect_stdout(io.StringIO()):
             zoo.train()
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("-n", "--n-timesteps", type=int, help="steps of a run, those of the entry by default")
     parser.add_argument("-f", "--folder", type=Path, default=Path("logs/demo"))
+    parser.add_argument("-params", "--hyperparams", nargs="+", default=[], help="over those of the entries; not kept apart")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time, one thread each")
     args = parser.parse_args()
 
@@ -67,7 +69,7 @@ def main() -> None:
     runs = {}
     os.environ["OMP_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(train, args.folder, *job): job for job in jobs}
+        futures = {pool.submit(train, args.folder, args.hyperparams, *job): job for job in jobs}
         for future in as_completed(futures):
             runs[futures[future][:3]] = future.result()
             print(f"{len(runs):>3} of {len(jobs)} runs", end="\r" if len(runs) < len(jobs) else "\n", flush=True)

@@ -3,6 +3,8 @@
 Knows frames only.
 """
 
+from functools import cache
+
 import torch as th
 
 TILE_SIZES = (1, 2, 4, 8, 12, 16)
@@ -18,12 +20,14 @@ def drop_tiles(frames: th.Tensor, drop: float = 0.1, probability: float = 0.5) -
     :param probability: Probability of a sample to be changed
     :return: a new tensor of the same shape
     """
-    n, sides = len(frames), frames.shape[2:]
+    n, sides = len(frames), tuple(frames.shape[2:])
     if sides:
-        sizes = [size for size in TILE_SIZES if all(side % size == 0 for side in sides)]
-        size = sizes[int(th.randint(len(sizes), ()))]
-        keep = th.rand(n, 1, *(side // size for side in sides), device=frames.device) >= drop
-        keep = keep.repeat_interleave(size, dim=2).repeat_interleave(size, dim=3)  # (n, 1, H, W)
+        sizes = _tile_sizes(sides, frames.device)
+        size = sizes[th.randint(len(sizes), (1,), device=frames.device)]  # the host need not know which
+        tiles = th.rand(n, 1, *sides, device=frames.device) >= drop
+        for dim, side in enumerate(sides, start=2):
+            tiles = tiles.index_select(dim, th.arange(side, device=frames.device) // size)
+        keep = tiles  # (n, 1, H, W)
     else:
         keep = th.rand_like(frames) >= drop
     return frames * (keep | ~_chosen(frames, probability))
@@ -38,6 +42,12 @@ def add_noise(frames: th.Tensor, amplitude: float = 0.2, probability: float = 0.
     """
     noise = th.empty_like(frames).uniform_(-amplitude, amplitude)
     return frames + noise * _chosen(frames, probability)
+
+
+@cache
+def _tile_sizes(sides: tuple[int, ...], device: th.device) -> th.Tensor:
+    """Those that divide a frame, int64 on the device."""
+    return th.tensor([size for size in TILE_SIZES if all(side % size == 0 for side in sides)], device=device)
 
 
 def _chosen(frames: th.Tensor, probability: float) -> th.Tensor:

@@ -3,7 +3,7 @@
 Knows rewards, values and discount factors; not where the intrinsic reward comes from.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -109,6 +109,7 @@ class StreamRolloutBuffer(RolloutBuffer):
         episode_start: np.ndarray,
         value: th.Tensor,
         log_prob: th.Tensor,
+        is_stack: bool | None = None,
     ) -> None:
         """
         :param obs: s_t, ``(n_envs, *obs_shape)``, or a dict of these
@@ -117,10 +118,11 @@ class StreamRolloutBuffer(RolloutBuffer):
         :param episode_start: Whether s_t begins an episode, ``(n_envs,)``
         :param value: ``(n_envs, S)``
         :param log_prob: ``(n_envs,)``
+        :param is_stack: Whether the older frames of s_t are those of the steps before; None: they are compared
         """
         assert value.shape == (self.n_envs, self.n_streams), value.shape
         assert reward.shape == (self.n_envs, self.n_streams), reward.shape
-        if not map_obs(lambda store, new: store.store(self.pos, new, episode_start), self.store, obs):
+        if not map_obs(lambda store, new: store.store(self.pos, new, episode_start, is_stack), self.store, obs):
             self._store_whole()
             self.store.store(self.pos, obs, episode_start)
         self.actions[self.pos] = action.reshape(self.n_envs, self.action_dim)
@@ -191,7 +193,7 @@ class StreamRolloutBuffer(RolloutBuffer):
         :return: a minibatch on the device
         """
         at = (batch_inds % self.buffer_size, batch_inds // self.buffer_size)  # step, environment
-        rows = th.as_tensor(at[0] * self.n_envs + at[1], device=self.device)
+        rows = th.as_tensor(self.rows(batch_inds), device=self.device)
         return RolloutBufferSamples(
             map_obs(lambda store: store.read(rows), self.store),
             *map(
@@ -205,6 +207,20 @@ class StreamRolloutBuffer(RolloutBuffer):
                 ),
             ),
         )
+
+    def rows(self, batch_inds: np.ndarray) -> np.ndarray:
+        """
+        :param batch_inds: ``(B,)``, environment by environment, as SB3 counts them
+        :return: ``(B,)``, step by step, as frames are stored
+        """
+        return batch_inds % self.buffer_size * self.n_envs + batch_inds // self.buffer_size
+
+    def memory(self) -> Iterator[th.Tensor]:
+        """
+        :return: the tensors that hold the observations; they stay where they are from rollout to rollout
+        """
+        for store in self.store.values() if isinstance(self.store, dict) else [self.store]:
+            yield from store.memory()
 
     def rollout(self, last_observation: Any) -> Rollout:
         """

@@ -61,7 +61,8 @@ class FrameStore:
         #: first row of step 0: before it lie the older frames of its stack, behind the last step's one frame of zeros
         self.first = (n_stack - 1) * n_envs
         self._frames = th.zeros(self.first + n_steps * n_envs + 1, *self.frame_shape, dtype=dtype, device=device)
-        self._rows: th.Tensor | None = None  # (T, N, n_stack), rows of the frames in each observation
+        #: rows of the frames in each observation
+        self._rows = th.zeros(n_steps, n_envs, n_stack, dtype=th.int64, device=device)
         self._older = th.zeros(n_envs, n_stack - 1, *self.frame_shape, dtype=dtype, device=device)  # of the next one
 
     @property
@@ -69,11 +70,16 @@ class FrameStore:
         """The newest frame of each observation, ``(T, N, *frame_shape)``; all of it where nothing is stacked."""
         return self._frames[self.first : -1].view(self.n_steps, self.n_envs, *self.frame_shape)
 
-    def store(self, step: int, obs: th.Tensor, begins: np.ndarray) -> bool:
+    def memory(self) -> tuple[th.Tensor, ...]:
+        """:return: all that :meth:`read` reads"""
+        return self._frames, self._rows
+
+    def store(self, step: int, obs: th.Tensor, begins: np.ndarray, is_stack: bool | None = None) -> bool:
         """
         :param step: From 0 on
         :param obs: ``(N, *shape)``
         :param begins: Whether an episode begins with the observation, ``(N,)``
+        :param is_stack: Whether its older frames are those of the steps before; None: they are compared
         :return: False if its older frames are not those of the steps before; then it is not stored
         """
         obs = obs.reshape(self.n_envs, self.n_stack, *self.frame_shape)
@@ -81,10 +87,11 @@ class FrameStore:
             if step == 0:
                 older = self._frames[: self.first].view(self.n_stack - 1, self.n_envs, *self.frame_shape)
                 older.copy_(obs[:, :-1].transpose(0, 1))
-            else:
+            elif is_stack is None:
                 self._older[th.as_tensor(begins > 0, device=self._frames.device)] = 0
-                if not th.equal(obs[:, :-1], self._older):
-                    return False
+                is_stack = th.equal(obs[:, :-1], self._older)
+            if is_stack is False and step > 0:
+                return False
             self._older.copy_(obs[:, 1:])
         self.newest[step].copy_(obs[:, -1])
         return True
@@ -103,7 +110,7 @@ class FrameStore:
         shown = steps[..., None] + np.arange(1 - self.n_stack, 1)  # (T, 1, n_stack), steps whose frames are in the stack
         rows = self.first + shown * self.n_envs + envs[:, None]
         zeros = len(self._frames) - 1
-        self._rows = th.as_tensor(np.where(shown >= begins[..., None], rows, zeros), device=self._frames.device)
+        self._rows.copy_(th.as_tensor(np.where(shown >= begins[..., None], rows, zeros)))
 
     def read(self, rows: th.Tensor) -> th.Tensor:
         """
@@ -112,6 +119,60 @@ class FrameStore:
         """
         rows = rows.to(self._frames.device)
         if self.n_stack > 1:
-            assert self._rows is not None
             rows = self._rows.view(-1, self.n_stack)[rows].flatten()
         return self._frames.index_select(0, rows).view(-1, *self.shape)
+
+
+class FrameUploader:
+    """
+    Observations of ``N`` environments on the device. Of a stack only the newest frame travels, from pinned memory and
+    without waiting; the stack is rebuilt there. Whether the older frames are those of the steps before is seen from every
+    16th row of pixels; if not, as somebody else has stepped the environments, all of the observation travels.
+
+    The device has to be waited for between two calls, as whoever asks it for actions does.
+
+    :param n_envs: Environments, N
+    :param shape: Of one observation
+    :param dtype: Of the observations
+    :param device: PyTorch device
+    :param n_stack: Frames in an observation, along its first axis, as :func:`find_stack` says
+    """
+
+    def __init__(self, n_envs: int, shape: tuple[int, ...], dtype: np.dtype[Any], device: th.device, n_stack: int = 1) -> None:
+        self.n_stack = n_stack
+        self.is_stack = False  #: whether the last observation's older frames were those of the steps before
+        self._stacked = n_envs, n_stack, shape[0] // n_stack, *shape[1:]
+        pinned = th.as_tensor(np.zeros((n_envs, *self._stacked[2:]), dtype))
+        self._pinned = pinned.pin_memory() if device.type == "cuda" else pinned
+        self._stack = th.zeros(self._stacked, dtype=pinned.dtype, device=device)
+        self._seen = np.zeros(0)  # every 16th row of the older frames to come, (N, n_stack - 1, c, h, W)
+
+    def restart(self, obs: np.ndarray) -> th.Tensor:
+        """
+        :param obs: ``(N, *shape)``, in whatever way it came about
+        :return: the same on the device
+        """
+        obs = obs.reshape(self._stacked)
+        self._seen = obs[:, 1:, :, ::16].copy()
+        self._stack = th.as_tensor(obs.copy()).to(self._stack.device)
+        return self._stack.flatten(1, 2)
+
+    def upload(self, obs: np.ndarray, begins: np.ndarray) -> th.Tensor:
+        """
+        :param obs: The next ones, ``(N, *shape)``
+        :param begins: Whether an episode begins with the observation, ``(N,)``
+        :return: the same on the device, maybe before it has arrived there
+        """
+        stacked = obs.reshape(self._stacked)
+        self._seen[begins] = 0
+        self.is_stack = np.array_equal(self._seen, stacked[:, :-1, :, ::16])
+        if not self.is_stack:
+            return self.restart(obs)
+        self._seen = stacked[:, 1:, :, ::16].copy()
+        self._pinned.copy_(th.as_tensor(stacked[:, -1]))
+        newest = self._pinned.to(self._stack.device, non_blocking=True, copy=True)
+        older = self._stack[:, 1:]
+        if begins.any() and self.n_stack > 1:
+            older = older.masked_fill(th.as_tensor(begins, device=older.device).view(-1, 1, 1, 1, 1), 0)
+        self._stack = th.cat([older, newest.unsqueeze(1)], dim=1)
+        return self._stack.flatten(1, 2)

@@ -20,18 +20,20 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.save_util import open_path
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, TensorDict
 from stable_baselines3.common.utils import explained_variance, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv, is_vecenv_wrapped
 
 from sb3_snd.buffers import StreamRolloutBuffer
-from sb3_snd.frame_stacks import find_stack
-from sb3_snd.hardware import keep_freed_memory, resolve_precision, return_freed_memory
+from sb3_snd.device_update import DeviceUpdate
+from sb3_snd.frame_stacks import FrameUploader, find_stack
+from sb3_snd.graphs import Replay, Tensors, unchecked_distributions
+from sb3_snd.hardware import can_compile, keep_freed_memory, resolve_precision, return_freed_memory
 from sb3_snd.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, StreamActorCriticPolicy
 from sb3_snd.preprocessing import FrameReader, map_obs
 from sb3_snd.snd import SND, check_minibatch
 from sb3_snd.targets import Target
-from sb3_snd.torch_layers import match_layout, set_precision
+from sb3_snd.torch_layers import compile_encoders, match_layout, set_precision
 from sb3_snd.type_aliases import STREAM_NAMES
 from sb3_snd.wrappers import VecIntrinsicReward
 
@@ -62,6 +64,9 @@ class PPOSND(PPO):
     :param vf_coef: Weight of the value loss, a mean over both streams: 1.0 here is 0.5 of the sum of both losses
     :param precision: What the convolutions of the paper's nets compute in: ``"auto"``, ``"bfloat16"`` or ``"float32"``, see
         :func:`~sb3_snd.hardware.resolve_precision`. Without SND ``"auto"`` is PPO as it is
+    :param compile: Whether convolutions are compiled by PyTorch and, on CUDA, acting and both updates recorded as CUDA graphs,
+        which needs a fused optimiser, as those for images are. The same algorithm up to rounding; the host no longer waits for
+        the device at each minibatch, so ``target_kl`` is refused. The first rollout takes a minute or two longer
     :param kwargs: Further arguments of PPO, by name
     :raises ValueError: for a value out of its range, an unknown target, an observation space that no target can take,
         or a minibatch that does not divide the rollout
@@ -87,6 +92,7 @@ class PPOSND(PPO):
         intrinsic_episodic: bool = True,
         normalize_advantage: bool | None = None,
         precision: str = "auto",
+        compile: bool = False,
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -101,6 +107,10 @@ class PPOSND(PPO):
         self.int_coef = int_coef
         self.intrinsic_episodic = intrinsic_episodic
         self.precision = precision
+        self.compile = compile
+        self._uploader: FrameUploader | None = None
+        self._recorded_act: Replay | None = None
+        self._update: DeviceUpdate | None = None
         if normalize_advantage is None:
             normalize_advantage = snd is None
         super().__init__(policy, env, normalize_advantage=normalize_advantage, _init_setup_model=_init_setup_model, **kwargs)
@@ -144,6 +154,30 @@ class PPOSND(PPO):
             if self.env is not None:
                 self.snd.minibatch_size(self.n_steps * self.n_envs)
                 self.env = self._wrap_with_snd(self.env)
+        if self.compile:
+            self._compile()
+
+    def _compile(self) -> None:
+        if can_compile(self.device):
+            compile_encoders(self.policy)
+            if self.snd is not None:
+                compile_encoders(self.snd)
+        self._update = DeviceUpdate(self)
+        if self.snd is not None:
+            self.snd.fixed_shapes = True
+        if not self.use_sde:  # its noise is a new tensor now and then
+            self._recorded_act = Replay(self._forward, lambda: (*self.policy.parameters(), *self.policy.buffers()))
+
+    def _forward(self, obs: th.Tensor) -> Tensors:
+        with th.no_grad(), unchecked_distributions():
+            return self.policy(obs)
+
+    def _act(self, obs: th.Tensor | TensorDict) -> Tensors:
+        """:return: actions, values ``(n_envs, S)`` and log-probabilities"""
+        if self._recorded_act is not None and isinstance(obs, th.Tensor):
+            return self._recorded_act(obs)
+        with th.no_grad():
+            return self.policy(obs)
 
     def _store_frames_once(self) -> None:
         """A stack is rebuilt from its frames where the environment stacks as SB3 does, and novelty reads no more of it."""
@@ -154,6 +188,11 @@ class PPOSND(PPO):
             channels = FrameReader(self.observation_space).shape[0]
             n_stack = n_stack if self.observation_space.shape[0] // n_stack >= channels else 1  # type: ignore[index]
         self.rollout_buffer.set_stack(n_stack)
+        self._uploader = None
+        space = self.observation_space
+        if self.device.type == "cuda" and isinstance(space, spaces.Box) and len(space.shape) == 3:
+            assert space.dtype is not None
+            self._uploader = FrameUploader(self.n_envs, space.shape, space.dtype, self.device, n_stack)
 
     def _check_arguments(self) -> None:
         if not issubclass(self.policy_class, StreamActorCriticPolicy):
@@ -163,6 +202,12 @@ class PPOSND(PPO):
             )
         check_discount("gamma", self.gamma)
         check_discount("gamma_int", self.gamma_int)
+        if self.compile and self.target_kl is not None:
+            raise ValueError(
+                f"target_kl={self.target_kl!r} does not go with compile=True, which has no early stopping: leave one away."
+            )
+        if self.compile and self.rollout_buffer_class not in (None, StreamRolloutBuffer):
+            raise ValueError("compile=True only knows StreamRolloutBuffer: leave rollout_buffer_class away.")
         if self.snd_target is not None and self.env is not None:
             check_minibatch(self.batch_size, self.n_steps * self.n_envs)
 
@@ -225,14 +270,16 @@ class PPOSND(PPO):
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
-        obs_tensor = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]
+        uploader = self._uploader
+        first: Any = self._last_obs
+        obs_tensor = obs_as_tensor(first, self.device) if uploader is None else uploader.restart(first)
+        is_stack = None if uploader is None else True
 
         while n_steps < n_rollout_steps:
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
                 self.policy.reset_noise(env.num_envs)
-            with th.no_grad():
-                actions, values, log_probs = self.policy(obs_tensor)
-            actions = actions.cpu().numpy()
+            chosen, values, log_probs = self._act(obs_tensor)
+            actions = chosen.cpu().numpy()
             if isinstance(env, VecIntrinsicReward):
                 env.last_obs = obs_tensor  # the copy on the device serves the novelty too
             new_obs, rewards, dones, infos = env.step(self._clip_actions(actions))
@@ -251,11 +298,15 @@ class PPOSND(PPO):
                 elif infos[idx].get("TimeLimit.truncated", False):
                     rewards[idx] += rollout_buffer.discount(self._terminal_values(terminal_obs))
                 rollout_buffer.terminal_observations[n_steps * env.num_envs + idx] = terminal_obs
-            rollout_buffer.add(obs_tensor, actions, rewards, self._last_episode_starts, values, log_probs)  # type: ignore[arg-type]
+            rollout_buffer.add(obs_tensor, actions, rewards, self._last_episode_starts, values, log_probs, is_stack)  # type: ignore[arg-type]
             n_steps += 1
             self._last_obs = new_obs  # type: ignore[assignment]
             self._last_episode_starts = dones
-            obs_tensor = obs_as_tensor(new_obs, self.device)  # type: ignore[arg-type]
+            if uploader is None:
+                obs_tensor = obs_as_tensor(new_obs, self.device)  # type: ignore[arg-type]
+            else:
+                obs_tensor = uploader.upload(new_obs, dones)  # type: ignore[arg-type]
+                is_stack = uploader.is_stack
 
         with th.no_grad():
             values = self.policy.predict_values(obs_tensor)
@@ -283,9 +334,9 @@ class PPOSND(PPO):
             return self.policy.predict_values(self.policy.obs_to_tensor(terminal_obs)[0])[0].cpu().numpy()
 
     def train(self) -> None:
-        """PPO's update, unchanged, then SND's pass over the same rollout."""
+        """PPO's update, unchanged or, with ``compile``, on the device alone; then SND's pass over the same rollout."""
         with self._timed("ppo"):
-            super().train()
+            super().train() if self._update is None else self._update.train()
         if self.snd is None:
             return
         self.policy.optimizer.zero_grad()  # SND's pass needs the room
@@ -369,6 +420,9 @@ class PPOSND(PPO):
             for group in model.snd.optimizer.param_groups:
                 group["lr"] = model.snd.init_kwargs["learning_rate"]
         return model
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_uploader", "_recorded_act", "_update"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, variables = super()._get_torch_save_params()

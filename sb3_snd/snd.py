@@ -3,11 +3,12 @@
 Knows observations and target models; no environment, no algorithm, no logger.
 """
 
+import contextlib
 import inspect
 import math
 import numbers
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from gymnasium import spaces
 from stable_baselines3.common.utils import get_device
 from torch import nn
 
+from sb3_snd.graphs import Replay, Tensors, is_recordable, optimizer_state, rates_on_device
 from sb3_snd.hardware import resolve_precision
 from sb3_snd.preprocessing import FrameReader
 from sb3_snd.running_stats import RunningMeanStd
@@ -26,6 +28,7 @@ from sb3_snd.type_aliases import Rollout, Transitions
 VECTOR_CLIP = 5.0  # normalised vector observations are clamped to this many standard deviations
 MINIBATCH = 512  # of the paper
 RETURN_WINDOW = 200  # steps that the estimate remembers
+SPARE_FRAMES = 16  # in minibatches of fixed shape, for the last observations of episodes
 
 
 class SND(nn.Module):
@@ -95,6 +98,13 @@ class SND(nn.Module):
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         self.optimizer = th.optim.Adam(trained, lr=learning_rate, fused=True if self.reader.is_image else None)
         self.optimizer.register_load_state_dict_post_hook(match_layout)
+        #: whether a rollout's minibatches have one shape and updates are recorded, where the device can do that
+        self.fixed_shapes = False
+        self._replay: Replay | None = None
+        self._rates: list[th.Tensor] = []
+        self._batch: Transitions | None = None
+        self._memory: Any = None  # what its pool reads
+        self._names: list[str] = []  # of the loss terms
 
     def set_precision(self) -> None:
         """To be called again when the nets have moved to another device."""
@@ -221,6 +231,7 @@ class SND(nn.Module):
         size = n_steps * n_envs
         batch_size = self.minibatch_size(size)
         flat = observations.reshape(size, *observations.shape[2:])  # row t * N + n
+        self._memory = flat
         ends = np.array(sorted(rollout.terminal_observations), dtype=np.int64)
 
         def pool(rows: th.Tensor) -> th.Tensor:
@@ -236,6 +247,9 @@ class SND(nn.Module):
                 entries = (self.reader.entry(rollout.terminal_observations[row]) for row in ended)
                 parts.append(th.stack([th.as_tensor(entry) for entry in entries]))
             frames = th.cat([self._frames(part) for part in parts if len(part) > 0])
+            spare = batch_size + n_envs + SPARE_FRAMES - len(frames)
+            if self.fixed_shapes and spare > 0:
+                frames = th.cat([frames, frames[:1].expand(spare, *frames.shape[1:])])  # nobody's successor
             yield Transitions(frames, th.as_tensor(next_index, device=self.device), size, pool)
 
     def train_on_rollout(self, rollout: Rollout) -> dict[str, float]:
@@ -259,18 +273,45 @@ class SND(nn.Module):
         return self._train([self._pairs(obs, next_obs)])
 
     def _train(self, batches: Iterable[Transitions]) -> dict[str, float]:
-        sums: dict[str, th.Tensor] = {}
-        n_batches = 0
-        for batch in batches:
-            terms = self._terms(batch)
-            self.optimizer.zero_grad()
-            terms["loss"].backward()
-            self.optimizer.step()
-            for name, term in terms.items():
-                sums[name] = sums.get(name, 0.0) + term.detach()  # no sync until the end
-            n_batches += 1
+        total, n_batches = th.zeros((), device=self.device), 0
+        with self._rates_for_updates() as update:
+            for batch in batches:
+                self._batch = batch
+                (terms,) = update(batch.frames, batch.next_index)
+                total = total + terms  # no sync until the end
+                n_batches += 1
+        self._batch = self._memory = None
         self.optimizer.zero_grad()  # their room is needed elsewhere
-        return {name: total.item() / n_batches for name, total in sums.items()}
+        return dict(zip(self._names, (total / n_batches).tolist(), strict=True))
+
+    def _update(self, frames: th.Tensor, next_index: th.Tensor) -> Tensors:
+        """:return: all terms of a minibatch's loss, ``(n_terms,)``, after the step that they led to"""
+        assert self._batch is not None
+        terms = self._terms(self._batch._replace(frames=frames, next_index=next_index))
+        self.optimizer.zero_grad()
+        terms["loss"].backward()
+        self.optimizer.step()
+        self._names = list(terms)
+        return (th.stack([term.detach() for term in terms.values()]),)
+
+    @contextlib.contextmanager
+    def _rates_for_updates(self) -> Iterator[Callable[..., Tensors]]:
+        """:return: :meth:`_update`, recorded where that is wanted and can be"""
+        if not (self.fixed_shapes and is_recordable(self.optimizer)):
+            yield self._update
+            return
+        if self._replay is None:
+            self._rates = [th.zeros((), device=self.device) for _ in self.optimizer.param_groups]
+            self._replay = Replay(self._update, self._update_state)
+        with rates_on_device(self.optimizer, self._rates):
+            yield self._replay
+
+    def _update_state(self) -> Iterator[th.Tensor]:
+        if isinstance(self._memory, th.Tensor):
+            yield self._memory
+        yield from self.parameters()
+        yield from self.buffers()
+        yield from optimizer_state(self.optimizer)
 
     def save(self, path: str | pathlib.Path) -> None:
         """

@@ -86,6 +86,7 @@ class VecIntrinsicReward(VecEnvWrapper):
                 self._returns = RETURN_DISCOUNT * self._returns + self._novelty
                 self.snd.return_stats.update(self._returns)
             self._intrinsic = self.snd.scale(self._novelty)
+            self._add_to_statistics(self._novelty, self._intrinsic)
             if self._recording is not None:
                 if self._recorded == len(self._recording):
                     raise RuntimeError(
@@ -98,10 +99,9 @@ class VecIntrinsicReward(VecEnvWrapper):
         self.last_obs, extrinsic, dones, infos = self.venv.step_wait()
         if not self.training:
             return self.last_obs, extrinsic, dones, infos
-        assert self._novelty is not None and self._intrinsic is not None
+        assert self._intrinsic is not None
         if self._recording is not None:
             self._record_ends(dones, infos)
-        self._add_to_statistics(self._novelty, self._intrinsic)
         intrinsic = self._intrinsic.cpu().numpy()
         assert intrinsic.shape == (self.num_envs,), intrinsic.shape
         for info, ext, int_ in zip(infos, extrinsic.tolist(), intrinsic.tolist(), strict=True):

@@ -11,6 +11,11 @@ import pytest
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
+@pytest.fixture(autouse=True)
+def beside_each_other(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+
 def load(name):
     spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
@@ -63,12 +68,45 @@ def test_summary_by_hand():
     assert "| peak memory, host, GB | 1.00 | 2.00 |" in table
 
 
+def test_questions_by_hand():
+    """Seconds of whole iterations 3, 2 and 1.5; rollouts 1 and 0.9."""
+    module = load("throughput")
+
+    def row(whole, rollout=0.0):
+        return {"whole": whole, "phases": {"rollout": rollout}}
+
+    summary = {"ours": row(3.0, 1.0), "emulators": row(1.5), "nets": row(2.0), "one-stream": row(2.0, 0.9)}
+    assert module.questions(summary) == pytest.approx(
+        {
+            "whole loop against the larger of emulators and nets alone": 1.5,
+            "whole loop against one stream without SND": 1.5,
+            "share of the rollout that novelty adds": 0.1,
+        }
+    )
+    assert module.questions({"ours": row(3.0), "naive": row(9.0)}) == {}
+
+
 def test_what_goes_wrong_is_one_sentence():
     result = run("throughput", "--env", "Nowhere-v0", "--against", "--rounds", 1)
     assert result.returncode == 1
     assert "throughput.py: there is no environment Nowhere-v0." in result.stderr
     assert "Traceback" not in result.stderr
     assert "--rounds must be 1 at least." in run("throughput", "--rounds", 0).stderr
+
+
+@pytest.mark.slow
+def test_parts_alone_and_scaling(tmp_path):
+    sizes = ["--n-steps", 4, "--batch-size", 16, "--n-epochs", 1, "--device", "cpu"]
+    parts = ["emulators", "nets", "one-stream", "uncompiled"]
+    arguments = ["--n-envs", 4, "--frame-size", 40, "--rounds", 2, "--seconds", 0, "--coarse", "--against", *parts]
+    result = run("throughput", *sizes, *arguments, "--json", tmp_path / "out.json")
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / "out.json").read_text())
+    runs = report["seconds_of_each_iteration"]
+    assert {name: len(run) for name, run in runs.items()} == dict.fromkeys(["ours", *parts], 1)  # time was up
+    assert runs["one-stream"][0]["SND update"] == 0 < runs["nets"][0]["SND update"]
+    assert sum(runs["emulators"][0].values()) == runs["emulators"][0]["other"] > 0
+    assert len(report["questions"]) == 3
 
 
 @pytest.mark.slow

@@ -4,12 +4,13 @@ import pytest
 import torch as th
 from fakes import CountingEnv
 from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize, VecTransposeImage
 
 from sb3_snd import PPOSND
 from sb3_snd.envs import make_atari_env, make_procgen_env
 from sb3_snd.envs.atari import VecPositiveReward
-from sb3_snd.frame_stacks import FrameStore, find_stack
+from sb3_snd.frame_stacks import FrameStore, FrameUploader, find_stack
 
 SIZES = dict(n_steps=16, batch_size=16, n_epochs=1, device="cpu", seed=0)
 
@@ -155,3 +156,53 @@ def test_rows_by_hand():
     store.finish(starts)
     assert store.read(th.tensor([3, 0, 5, 4]))[..., 0, 0].tolist() == [[0, 0, 12], [0, 1, 2], [0, 12, 13], [2, 3, 4]]
     assert store.newest[..., 0, 0, 0].tolist() == [[2, 11], [3, 12], [4, 13]]
+
+
+@pytest.mark.parametrize("n_stack", [1, 3])
+def test_uploaded_stacks_are_those_of_the_environment(n_stack):
+    """Episodes of 4 and 5 steps; the newest frame alone travels, but at the start and where somebody else stepped."""
+    venv = DummyVecEnv([lambda i=i: CountingEnv(i, length=4 + i, image=True) for i in range(2)])
+    env = VecFrameStack(transposed(venv), n_stack)
+    uploader = FrameUploader(2, (n_stack, 36, 36), np.uint8, th.device("cpu"), n_stack)
+    kept = [(uploader.restart(env.reset()), env.stacked_obs.stacked_obs.copy())]
+    whole = []
+    for step in range(20):
+        if step == 12:  # within both episodes
+            env.step(np.zeros(2, dtype=int))
+        obs, _, dones, _ = env.step(np.zeros(2, dtype=int))
+        kept.append((uploader.upload(obs, dones), obs.copy()))
+        whole.append(not uploader.is_stack)
+    assert np.flatnonzero(whole).tolist() == ([] if n_stack == 1 else [12])
+    for uploaded, obs in kept:  # also those of the past: nothing is overwritten
+        assert np.array_equal(uploaded.numpy(), obs)
+
+
+def test_rollouts_from_uploaded_frames_are_the_same():
+    rollouts = []
+    for uploads in (False, True):
+        env = VecFrameStack(transposed(counting(2, length=5)), 3)
+        model = PPOSND("CnnPolicy", env, **SIZES)
+        if uploads:
+            model._uploader = FrameUploader(2, (3, 36, 36), np.uint8, model.device, 3)
+        model.learn(64)
+        batch = next(model.rollout_buffer.get())
+        rollouts.append((*batch, *model.policy.parameters()))
+    assert all(th.equal(one, other) for one, other in zip(*rollouts, strict=True))
+
+
+def test_a_rollout_is_stored_whole_where_somebody_else_stepped_during_it():
+    env = VecFrameStack(transposed(counting(2, length=9)), 3)
+    model = PPOSND("CnnPolicy", env, **SIZES)
+    model._uploader = FrameUploader(2, (3, 36, 36), np.uint8, model.device, 3)
+    seen = []
+
+    class Meddling(BaseCallback):
+        def _on_step(self):
+            seen.append(self.locals["obs_tensor"].clone())
+            if self.n_calls == 5:
+                env.step(np.zeros(2, dtype=int))
+            return True
+
+    model.learn(32, callback=Meddling())
+    rows = th.arange(32)
+    assert th.equal(model.rollout_buffer.store.read(rows), th.cat(seen))

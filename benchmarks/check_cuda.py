@@ -1,0 +1,147 @@
+"""
+Does the fast path compute on this device what the plain one does? ``python benchmarks/check_cuda.py`` ends in an error if not.
+
+CI has no GPU, so what only a GPU can show is asserted here: recorded acting and updates against those that are not, uploaded
+stacks against the environment's, fused Adam on channels-last weights against the plain one.
+"""
+
+import argparse
+from typing import Any
+
+import numpy as np
+import torch as th
+from schedules import NOT_OF_THE_MODEL, StillEnv, make_env, read_entry
+
+from sb3_snd import PPOSND
+from sb3_snd.graphs import can_record
+
+ENV = "MontezumaRevengeNoFrameskip-v4"
+
+
+def make_model(algo: str, device: str, compile: bool) -> PPOSND:
+    """
+    :param algo: Algo key
+    :param device: PyTorch device
+    :param compile: The model's argument
+    :return: a model of the entry with small sizes, in float32, on environments that cost nothing
+    """
+    entry = read_entry(algo, ENV)
+    kwargs = {name: value for name, value in entry.items() if name not in NOT_OF_THE_MODEL}
+    kwargs.update(n_steps=8, batch_size=32, n_epochs=2, precision="float32", seed=0, device=device, compile=compile)
+    return PPOSND(env=StillEnv(make_env(entry, ENV, 8, seed=0), seed=0), **kwargs)
+
+
+def distance(one: th.nn.Module, other: th.nn.Module) -> float:
+    """
+    :param one: A module
+    :param other: Another of the same parameters
+    :return: largest distance of two parameters, against the norm of the first
+    """
+    pairs = zip(one.named_parameters(), other.named_parameters(), strict=True)
+    # VICReg does not see the last bias of its target
+    pairs_seen = [(a, b) for (name, a), (_, b) in pairs if name != "target.encoder.9.bias"]
+    return max(((a - b).norm() / a.norm().clamp(min=1e-6)).item() for a, b in pairs_seen)
+
+
+def copy_(into: PPOSND, model: PPOSND) -> None:
+    """
+    :param into: Gets the other's nets, optimisers and rollout, in place, so that nothing has to be recorded anew
+    :param model: Of the same sizes
+    """
+    for part, other in ((into.policy, model.policy), (into.snd, model.snd)):
+        assert part is not None and other is not None
+        part.load_state_dict(other.state_dict())
+        pairs = zip(part.optimizer.state.values(), other.optimizer.state.values(), strict=True)
+        for state, other_state in pairs:
+            for name, value in state.items():
+                value.copy_(other_state[name])
+    for name in ("actions", "values", "log_probs", "rewards", "advantages", "returns", "episode_starts"):
+        setattr(into.rollout_buffer, name, getattr(model.rollout_buffer, name).copy())
+    for memory, other_memory in zip(into.rollout_buffer.memory(), model.rollout_buffer.memory(), strict=True):
+        memory.copy_(other_memory)
+
+
+def check_update(algo: str, device: str) -> None:
+    """
+    The same update on the same rollout, plain and compiled, after others that were the warm-up.
+
+    :param algo: Algo key
+    :param device: PyTorch device
+    """
+    plain, fast = (make_model(algo, device, compile) for compile in (False, True))
+    for model in (plain, fast):
+        model.learn(4 * 64, log_interval=10)
+    copy_(fast, plain)
+    before = make_model(algo, device, False)
+    before.learn(64, log_interval=10)
+    copy_(before, plain)
+    for model in (plain, fast):
+        np.random.seed(1)
+        th.manual_seed(1)
+        model.train()
+    assert plain.snd is not None and fast.snd is not None and before.snd is not None
+    policies, nets = distance(plain.policy, fast.policy), distance(plain.snd, fast.snd)
+    moved = distance(plain.policy, before.policy), distance(plain.snd, before.snd)
+    print(f"{algo}: policies {policies:.1e} apart, moved by {moved[0]:.1e}; SND {nets:.1e}, {moved[1]:.1e}", flush=True)
+    draws = algo in ("ppo_rnd", "ppo_snd_v")  # random numbers of a recording need not be those of the plain calls
+    assert policies < 0.1 * moved[0] and (draws or nets < 0.1 * moved[1])
+    if can_record(fast.device):
+        assert fast._update is not None and fast.snd._replay is not None and fast._recorded_act is not None
+        for replay in (fast._update._step, fast.snd._replay, fast._recorded_act):
+            assert replay._replay is not None, "it was not recorded"
+
+    obs = th.as_tensor(fast.env.reset()).to(fast.device)  # type: ignore[union-attr]
+    for _ in range(5):
+        _, values, _ = fast._act(obs)
+    th.testing.assert_close(values, fast.policy(obs)[1], rtol=1e-4, atol=1e-5)
+
+
+def check_upload(device: str) -> None:
+    """
+    :param device: PyTorch device
+    """
+    model = make_model("ppo_snd_vic", device, compile=True)
+    model.learn(64, log_interval=10)
+    env = StillEnv(make_env(read_entry("ppo_snd_vic", ENV), ENV, 8, seed=0), seed=0)
+    shown: list[Any] = [env.reset(), *(env.step(np.zeros(8, dtype=int))[0] for _ in range(7))]
+    stored = model.rollout_buffer.store.read(th.arange(64)).cpu().numpy()
+    assert np.array_equal(stored, np.concatenate(shown)), "uploaded stacks differ from the environment's"
+    print("uploaded stacks are those of the environment", flush=True)
+
+
+def check_adam(device: str) -> None:
+    """
+    :param device: PyTorch device
+    """
+    th.manual_seed(0)
+    weights = [th.randn(32, 1, 3, 3), th.randn(64, 32, 3, 3)]
+    results = []
+    for fused in (True, None):
+        parameters = [th.nn.Parameter(weight.to(device, memory_format=th.channels_last)) for weight in weights]
+        optimizer = th.optim.Adam(parameters, lr=1e-2, fused=fused)
+        for step in range(3):
+            for index, parameter in enumerate(parameters):
+                gradient = th.sin(weights[index] * (step + 1)).to(device)
+                parameter.grad = gradient.to(memory_format=th.channels_last) if index else gradient  # one channel is both
+            optimizer.step()
+        results.append(parameters)
+    for fused, plain in zip(*results, strict=True):
+        th.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-6)
+    print("fused Adam steps channels-last weights as the plain one does", flush=True)
+
+
+def main() -> None:
+    """All checks."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--algo", nargs="+", default=["ppo_snd_vic", "ppo_snd_std", "ppo_snd_v", "ppo_rnd"])
+    args = parser.parse_args()
+    th.backends.cudnn.allow_tf32 = False
+    check_adam(args.device)
+    check_upload(args.device)
+    for algo in args.algo:
+        check_update(algo, args.device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""PPO's update with everything on the device: the host gives the order of the minibatches and reads one table at the end.
+
+Knows SB3's PPO and the two-stream buffer; no SND.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.utils import explained_variance
+from torch.nn import functional as F
+
+from sb3_snd.buffers import StreamRolloutBuffer
+from sb3_snd.graphs import Replay, Tensors, is_recordable, optimizer_state, rates_on_device, unchecked_distributions
+from sb3_snd.preprocessing import map_obs
+
+TERMS = ("entropy_loss", "policy_gradient_loss", "value_loss", "approx_kl", "clip_fraction", "loss")
+
+
+class DeviceUpdate:
+    """
+    ``PPO.train`` for a ``StreamRolloutBuffer``. Follows its text (SB3, MIT); it is written anew because SB3's reads five
+    numbers from the device for each minibatch and uploads each minibatch by itself. Same minibatches for the same numpy
+    seed, same loss, same log; early stopping by ``target_kl`` is not there.
+
+    :param model: Its policy, optimiser, buffer and schedules are used as they are when :meth:`train` is called
+    """
+
+    def __init__(self, model: PPO) -> None:
+        self.model = model
+        self._data: dict[str, th.Tensor] = {}  # by rows of the buffer's store, step * n_envs + environment
+        self._clip_range, self._clip_range_vf = (th.zeros((), device=model.device) for _ in range(2))
+        self._rates = [th.zeros((), device=model.device) for _ in model.policy.optimizer.param_groups]
+        self._step = Replay(self.minibatch, self._state)
+
+    @property
+    def _buffer(self) -> StreamRolloutBuffer:
+        buffer = self.model.rollout_buffer
+        assert isinstance(buffer, StreamRolloutBuffer)
+        return buffer
+
+    def _state(self) -> Iterator[th.Tensor]:
+        yield from (self._clip_range, self._clip_range_vf, *self._data.values())
+        yield from self._buffer.memory()
+        yield from self.model.policy.buffers()
+        yield from optimizer_state(self.model.policy.optimizer)
+
+    def _load(self) -> None:
+        """The rollout's numbers, in one go; frames are there already."""
+        buffer = self._buffer
+        size = buffer.buffer_size * buffer.n_envs
+        arrays = {
+            "actions": buffer.actions.astype(np.float32, copy=False),
+            "values": buffer.values,
+            "log_probs": buffer.log_probs,
+            "advantages": buffer.advantages @ buffer.coefs,
+            "returns": buffer.returns,
+        }
+        for name, array in arrays.items():
+            values = th.as_tensor(array).reshape(size, *array.shape[2:])
+            if name in self._data:
+                self._data[name].copy_(values)
+            else:
+                self._data[name] = values.to(self.model.device, copy=True)
+
+    def _epoch(self) -> Iterator[th.Tensor]:
+        """:return: rows of each minibatch, the same as those of the buffer's own ``get``"""
+        rows = self._buffer.rows(np.random.permutation(self._buffer.buffer_size * self._buffer.n_envs))
+        yield from th.as_tensor(rows, device=self.model.device).split(self.model.batch_size)
+
+    def minibatch(self, rows: th.Tensor) -> Tensors:
+        """
+        One step of the optimiser.
+
+        :param rows: Of the buffer's store, ``(B,)`` int64
+        :return: ``TERMS``, ``(6,)`` float32
+        """
+        model, policy = self.model, self.model.policy
+        observations = map_obs(lambda store: store.read(rows), self._buffer.store)
+        batch = {name: values[rows] for name, values in self._data.items()}
+        actions = batch["actions"]
+        if isinstance(model.action_space, spaces.Discrete):
+            actions = actions.long().flatten()
+        with unchecked_distributions():
+            values, log_prob, entropy = policy.evaluate_actions(observations, actions)
+        advantages = batch["advantages"]
+        if model.normalize_advantage and len(advantages) > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+
+        log_ratio = log_prob - batch["log_probs"]
+        ratio = log_ratio.exp()
+        clipped = ratio.clamp(1 - self._clip_range, 1 + self._clip_range)
+        policy_loss = -th.min(advantages * ratio, advantages * clipped).mean()
+        values, old_values, returns = values.flatten(), batch["values"].flatten(), batch["returns"].flatten()
+        if model.clip_range_vf is not None:
+            values = old_values + (values - old_values).clamp(-self._clip_range_vf, self._clip_range_vf)
+        value_loss = F.mse_loss(values, returns)
+        entropy_loss = log_prob.mean() if entropy is None else -entropy.mean()
+        loss = policy_loss + model.ent_coef * entropy_loss + model.vf_coef * value_loss
+
+        policy.optimizer.zero_grad()
+        loss.backward()
+        th.nn.utils.clip_grad_norm_(policy.parameters(), model.max_grad_norm)
+        policy.optimizer.step()
+        with th.no_grad():
+            approx_kl = ((ratio - 1) - log_ratio).mean()
+            clip_fraction = ((ratio - 1).abs() > self._clip_range).float().mean()
+            terms = (entropy_loss, policy_loss, value_loss, approx_kl, clip_fraction, loss)
+            return (th.stack(terms),)
+
+    def train(self) -> None:
+        """All epochs over the rollout in the buffer; logs what ``PPO.train`` logs."""
+        model, optimizer, logger = self.model, self.model.policy.optimizer, self.model.logger
+        model.policy.set_training_mode(True)
+        model._update_learning_rate(optimizer)
+        clip_range = model.clip_range(model._current_progress_remaining)  # type: ignore[operator]
+        self._clip_range.fill_(clip_range)
+        if model.clip_range_vf is not None:
+            clip_range_vf = model.clip_range_vf(model._current_progress_remaining)  # type: ignore[operator]
+            self._clip_range_vf.fill_(clip_range_vf)
+        self._load()
+
+        epochs = []
+        step = self._step if is_recordable(optimizer) else self.minibatch
+        rates = rates_on_device(optimizer, self._rates) if is_recordable(optimizer) else contextlib.nullcontext()
+        with rates:
+            for _ in range(model.n_epochs):
+                epochs.append(th.stack([step(rows)[0] for rows in self._epoch()]))
+                model._n_updates += 1
+        table = th.stack(epochs).cpu().numpy()  # (n_epochs, minibatches, 6)
+
+        for name, column in zip(TERMS, table.transpose(2, 0, 1), strict=True):
+            value = column[-1].mean() if name == "approx_kl" else column[-1, -1] if name == "loss" else column.mean()
+            logger.record(f"train/{name}", float(value))
+        variance = explained_variance(self._buffer.values.flatten(), self._buffer.returns.flatten())
+        logger.record("train/explained_variance", variance)
+        if hasattr(model.policy, "log_std"):
+            logger.record("train/std", model.policy.log_std.exp().mean().item())
+        logger.record("train/n_updates", model._n_updates, exclude="tensorboard")
+        logger.record("train/clip_range", clip_range)
+        if model.clip_range_vf is not None:
+            logger.record("train/clip_range_vf", clip_range_vf)

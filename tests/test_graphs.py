@@ -1,0 +1,214 @@
+"""Recorded calls, on a CPU: PyTorch's tracer stands for the CUDA graph. It keeps the operations on their memory and
+nothing of the Python around them, bakes numbers of the host in, and fails where the host would read a tensor."""
+
+import numpy as np
+import pytest
+import torch as th
+from fakes import CountingEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from sb3_snd import PPOSND, SND, graphs
+from sb3_snd.graphs import WARM_UP, Replay
+from sb3_snd.hardware import can_compile
+from sb3_snd.ppo_snd import PPO
+from sb3_snd.type_aliases import Rollout
+
+IMAGES = dict(n_steps=8, batch_size=8, n_epochs=2, seed=0, device="cpu", precision="float32")
+
+
+@pytest.fixture
+def recordings(monkeypatch):
+    """Recording on the CPU; a list of what was recorded."""
+    recorded = []
+
+    def record(function, inputs):
+        results = []
+
+        def once(*arguments):
+            results.append(function(*arguments))
+            return results[0]
+
+        traced = make_fx(once)(*inputs)  # which executes it, as a real recording would not
+        recorded.append(traced)
+        return th.no_grad()(lambda: results.pop() if results else traced(*inputs))
+
+    monkeypatch.setattr(graphs, "can_record", lambda _: True)
+    monkeypatch.setattr(graphs, "warm_up", lambda function, inputs: function(*inputs))
+    monkeypatch.setattr(graphs, "record", record)
+    return recorded
+
+
+@pytest.fixture
+def uncompiled(monkeypatch):
+    monkeypatch.setattr("sb3_snd.ppo_snd.can_compile", lambda _: False)
+
+
+def image_env():
+    venv = DummyVecEnv([lambda n=n: CountingEnv(n, length=3 + n, truncated=n == 1, image=True) for n in range(4)])
+    return VecFrameStack(venv, 2)
+
+
+def train(compile, snd="vic", steps=4 * 8 * 4, policy="CnnPolicy", env=None, **kwargs):
+    model = PPOSND(policy, env or image_env(), snd=snd, compile=compile, **{**IMAGES, **kwargs})
+    return model.learn(steps)
+
+
+def snd_parameters(snd):
+    """Without the target's last bias: VICReg does not see it, so its gradient is rounding, and Adam makes steps of that."""
+    return [value for name, value in snd.state_dict().items() if name != "target.encoder.9.bias"]
+
+
+def parameters(model):
+    return [*model.policy.state_dict().values(), *([] if model.snd is None else snd_parameters(model.snd))]
+
+
+def assert_same(one, other, tolerance=1e-3):
+    """Adam makes much of rounding where a gradient is nearly 0, so tensors are compared by the norm of their distance."""
+    distances = [((a - b).double().norm() / a.double().norm().clamp(min=1e-6)).item() for a, b in zip(one, other, strict=True)]
+    assert max(distances) <= tolerance, distances
+
+
+def test_a_call_is_recorded_after_its_warm_up(recordings):
+    calls = []
+    state = th.zeros(2)
+
+    def function(numbers):
+        calls.append(len(numbers))
+        state.add_(numbers.sum())
+        return (state * 2,)
+
+    replay = Replay(function, lambda: [state])
+    results = [replay(th.full((3,), float(n)))[0] for n in range(WARM_UP + 3)]  # 3 * (0 + 1 + ... + n) * 2
+    assert [result.tolist() for result in results] == [[3.0 * n * (n + 1)] * 2 for n in range(WARM_UP + 3)]
+    assert len(calls) == WARM_UP + 1 and len(recordings) == 1
+
+
+def test_another_shape_runs_as_it_is(recordings):
+    replay = Replay(lambda numbers: (numbers.square(),), list)
+    for n in (3,) * (WARM_UP + 1) + (5, 3):
+        assert replay(th.full((n,), 2.0))[0].tolist() == [4.0] * n
+    assert len(recordings) == 1
+
+
+def test_what_has_moved_is_recorded_anew(recordings):
+    held = {"state": th.zeros(1)}
+    replay = Replay(lambda numbers: (numbers + held["state"],), lambda: held.values())
+    for value in (1.0, 2.0):
+        held["state"] = th.full((1,), value)
+        for _ in range(WARM_UP + 2):
+            assert replay(th.ones(1))[0].item() == 1.0 + value
+    assert len(recordings) == 2
+
+
+def test_what_cannot_be_recorded_runs_as_it_is_and_says_so_once(recordings):
+    replay = Replay(lambda numbers: (numbers * numbers.sum().item(),), list)
+    for _ in range(WARM_UP):
+        replay(th.ones(2))
+    with pytest.warns(UserWarning, match="going on without: It appears that you're trying to get value"):
+        assert replay(th.ones(2))[0].tolist() == [2.0, 2.0]
+    assert replay(th.ones(3))[0].tolist() == [3.0] * 3  # with no further warning, which would be an error here
+    assert recordings == []
+
+
+UPDATES = {
+    "two streams": {},
+    "plain PPO": dict(snd=None),
+    "value clipping, normalised advantages": dict(clip_range_vf=0.1, normalize_advantage=True),
+    "schedules": dict(learning_rate=lambda left: 1e-3 * left + 1e-4, clip_range=lambda left: 0.3 * left + 0.05),
+}
+
+
+@pytest.mark.parametrize("kwargs", UPDATES.values(), ids=UPDATES)
+@pytest.mark.usefixtures("uncompiled")
+def test_update_on_the_device_is_that_of_sb3(kwargs):
+    stock, ours = (train(compile, **kwargs) for compile in (False, True))
+    assert_same(parameters(stock), parameters(ours))
+    logged = {key: value for key, value in stock.logger.name_to_value.items() if "train/" in key}
+    assert len(logged) >= 9
+    for key, value in logged.items():
+        assert ours.logger.name_to_value[key] == pytest.approx(value, rel=1e-3, abs=1e-6), key
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_update_of_continuous_actions_and_of_a_last_small_minibatch():
+    settings = dict(policy="MlpPolicy", env="Pendulum-v1", snd=None, batch_size=24, n_steps=64, n_epochs=2, steps=128)
+    stock, ours = (train(compile, **settings) for compile in (False, True))
+    assert_same(parameters(stock), parameters(ours))
+    assert ours.logger.name_to_value["train/std"] == pytest.approx(stock.logger.name_to_value["train/std"], rel=1e-6)
+
+
+@pytest.mark.parametrize("snd", ["rnd", "v", "std", "vic", None])
+@pytest.mark.usefixtures("uncompiled")
+def test_recorded_updates_are_the_same(snd, recordings, monkeypatch):
+    """With episodes that end within minibatches, and rates that fall from rollout to rollout."""
+    settings = dict(
+        snd=snd, learning_rate=lambda left: 1e-3 * left + 1e-4, clip_range=lambda left: 0.3 * left + 0.05, steps=4 * 8 * 6
+    )
+    recorded = train(True, **settings)
+    assert len(recordings) == (2 if snd is None else 3)  # acting, both updates
+    monkeypatch.setattr(graphs, "can_record", lambda _: False)
+    plain = train(True, **settings)
+    assert_same(parameters(recorded), parameters(plain))
+    assert [group["lr"] for group in recorded.policy.optimizer.param_groups] == [1e-4]  # a number again, the last one
+    assert not any(group["capturable"] for group in recorded.policy.optimizer.param_groups)
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_a_loaded_optimizer_is_recorded_anew(recordings, tmp_path):
+    model = train(True)
+    n_recorded = len(recordings)
+    model.save(tmp_path / "model")
+    model.set_parameters(tmp_path / "model")
+    before = [parameter.clone() for parameter in model.policy.parameters()]
+    model.learn(4 * 8 * 4)
+    assert len(recordings) == n_recorded + 2  # both updates; acting has kept its memory
+    assert all(not th.equal(a, b) for a, b in zip(before, model.policy.parameters(), strict=True))
+    loaded = PPOSND.load(tmp_path / "model", env=image_env())
+    assert loaded.compile and loaded.snd.fixed_shapes
+    loaded.learn(8 * 4)
+
+
+@pytest.mark.parametrize("target", ["rnd", "v", "std", "vic"])
+def test_spare_frames_change_nothing(target):
+    """Rows by hand: steps 2 and 5 end episodes of environment 1."""
+    env = image_env()
+    frames = th.randint(0, 255, (8, 4, 1, 36, 36), dtype=th.uint8, generator=th.Generator().manual_seed(0))
+    ends = {2 * 4 + 1: frames[0, 0].numpy(), 5 * 4 + 1: frames[0, 1].numpy()}
+    rollout = Rollout(frames, frames[0], ends)
+    nets = []
+    for fixed_shapes in (False, True):
+        th.manual_seed(1)
+        snd = SND(env.observation_space, target, batch_size=8, device="cpu")
+        snd.fixed_shapes = fixed_shapes
+        assert {len(batch.frames) for batch in snd.minibatches(rollout)} == ({28} if fixed_shapes else {12, 13})
+        th.manual_seed(2)
+        snd.train_on_rollout(rollout)
+        nets.append(snd_parameters(snd))
+    assert_same(*nets)
+
+
+def test_early_stopping_is_refused():
+    with pytest.raises(ValueError, match=r"target_kl=0.1 does not go with compile=True"):
+        train(True, target_kl=0.1)
+    with pytest.raises(ValueError, match="StreamRolloutBuffer"):
+        train(True, rollout_buffer_class=PPO)
+
+
+@pytest.mark.slow
+def test_compiled_encoders_compute_the_same():
+    """Really compiled, by PyTorch, in the first calls."""
+    stock, ours = (train(compile, steps=4 * 8) for compile in (False, True))
+    assert_same(parameters(stock), parameters(ours), 1e-3)
+
+
+def test_where_nothing_compiles_one_sentence_says_so(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("no compiler\nin sight")
+
+    monkeypatch.setattr(th, "compile", fail)
+    can_compile.cache_clear()
+    with pytest.warns(UserWarning, match=r"going on without: no compiler$"):
+        model = train(True, steps=4 * 8)
+    can_compile.cache_clear()
+    assert model.num_timesteps == 32 and np.isfinite(model.logger.name_to_value["train/loss"])
