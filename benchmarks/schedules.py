@@ -202,7 +202,8 @@ class Schedule:
     :param args: Of the command line
     :param algo: Algo key of the entry
     :param model_class: What is trained
-    :param hyperparams: Arguments of the model over those of the entry and of the command line; None: leave it away
+    :param hyperparams: Arguments of the model over those of the entry and of the command line
+    :param still: Whether on environments that cost nothing
     """
 
     def __init__(
@@ -212,12 +213,11 @@ class Schedule:
         names = ("n_steps", "batch_size", "n_epochs")
         asked = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
         kwargs = {name: value for name, value in {**entry, **asked}.items() if name not in NOT_OF_THE_MODEL}
-        kwargs = {name: value for name, value in {**kwargs, **hyperparams}.items() if value is not None}
         env_kwargs = {} if args.frame_size is None else dict(frame_size=args.frame_size)
         env = make_env(entry, args.env, args.n_envs or entry["n_envs"], args.seed, **env_kwargs)
         self.env: VecEnv = StillEnv(env, args.seed) if still else env  # without intrinsic reward
         try:
-            self.model = model_class(env=self.env, seed=args.seed, device=args.device, **kwargs)
+            self.model = model_class(env=self.env, seed=args.seed, device=args.device, **{**kwargs, **hyperparams})
         except ValueError as error:
             sys.exit(f"{Path(sys.argv[0]).name}: {error}")
         self.model.set_logger(Logger(folder=None, output_formats=[]))
@@ -271,7 +271,8 @@ class PackageSchedule(Schedule):
     """
 
     def __init__(self, args: argparse.Namespace, **hyperparams: Any) -> None:
-        super().__init__(args, args.algo, **{"precision": args.precision, "compile": args.compile or None, **hyperparams})
+        asked = {"precision": args.precision or "auto", "compile": args.compile}
+        super().__init__(args, args.algo, **{**asked, **hyperparams})
         if self.model.device.type == "cpu":
             keep_freed_memory()  # as learn() does
         if self.snd is not None:
@@ -322,7 +323,7 @@ class UncompiledSchedule(PackageSchedule):
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
-        super().__init__(args, compile=None)
+        super().__init__(args, compile=False)
 
 
 class OneStreamSchedule(PackageSchedule):
@@ -335,7 +336,7 @@ class OneStreamSchedule(PackageSchedule):
     def __init__(self, args: argparse.Namespace) -> None:
         device = th.device("cuda" if args.device == "auto" and th.cuda.is_available() else args.device.replace("auto", "cpu"))
         precision = resolve_precision(args.precision or "auto", device)
-        super().__init__(args, snd=None, snd_kwargs=None, precision=precision)
+        super().__init__(args, snd=None, precision=precision)
 
 
 class StillSchedule(PackageSchedule):
