@@ -18,16 +18,16 @@ from sb3_snd.graphs import can_record
 ENV = "MontezumaRevengeNoFrameskip-v4"
 
 
-def make_model(algo: str, device: str, compile: bool) -> PPOSND:
+def make_model(algo: str, device: str, cuda_graphs: bool) -> PPOSND:
     """
     :param algo: Algo key
     :param device: PyTorch device
-    :param compile: The model's argument
+    :param cuda_graphs: The model's argument
     :return: a model of the entry with small sizes, in float32, on environments that cost nothing
     """
     entry = read_entry(algo, ENV)
     kwargs = {name: value for name, value in entry.items() if name not in NOT_OF_THE_MODEL}
-    kwargs.update(n_steps=8, batch_size=32, n_epochs=2, precision="float32", seed=0, device=device, compile=compile)
+    kwargs.update(n_steps=8, batch_size=32, n_epochs=2, precision="float32", seed=0, device=device, cuda_graphs=cuda_graphs)
     return PPOSND(env=StillEnv(make_env(entry, ENV, 8, seed=0), seed=0), **kwargs)
 
 
@@ -63,12 +63,12 @@ def copy_(into: PPOSND, model: PPOSND) -> None:
 
 def check_update(algo: str, device: str) -> None:
     """
-    The same update on the same rollout, plain and compiled, after others that were the warm-up.
+    The same update on the same rollout, plain and recorded, after others that were the warm-up.
 
     :param algo: Algo key
     :param device: PyTorch device
     """
-    plain, fast = (make_model(algo, device, compile) for compile in (False, True))
+    plain, fast = (make_model(algo, device, cuda_graphs) for cuda_graphs in (False, True))
     for model in (plain, fast):
         model.learn(4 * 64, log_interval=10)
     copy_(fast, plain)
@@ -100,7 +100,7 @@ def check_upload(device: str) -> None:
     """
     :param device: PyTorch device
     """
-    model = make_model("ppo_snd_vic", device, compile=True)
+    model = make_model("ppo_snd_vic", device, cuda_graphs=True)
     model.learn(64, log_interval=10)
     env = StillEnv(make_env(read_entry("ppo_snd_vic", ENV), ENV, 8, seed=0), seed=0)
     shown: list[Any] = [env.reset(), *(env.step(np.zeros(8, dtype=int))[0] for _ in range(7))]

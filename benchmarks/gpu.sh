@@ -6,10 +6,11 @@
 set -u
 cd "$(dirname "$0")/.."
 OUT=${OUT:-results/gpu}
+python=${PYTHON:-python3}
 mkdir -p "$OUT"
 if [ -n "${WHEELS:-}" ]; then
     site=$(mktemp -d)
-    python3 -m pip install --quiet --no-index --no-deps --no-compile --target "$site" "$WHEELS"/*.whl || exit 1
+    "$python" -m pip install --quiet --no-index --no-deps --no-compile --target "$site" "$WHEELS"/*.whl || exit 1
     export PYTHONPATH=$site
 fi
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
@@ -19,19 +20,19 @@ part() { # name, seconds, script and arguments
     local name=$1 seconds=$2
     shift 2
     echo "== $name"
-    timeout "$seconds" python3 "benchmarks/$1" "${@:2}" >"$OUT/$name.log" 2>&1 || { failed=1; echo "$name: failed"; }
+    timeout "$seconds" "$python" "benchmarks/$1" "${@:2}" >"$OUT/$name.log" 2>&1 || { failed=1; echo "$name: failed"; }
     tail -n 25 "$OUT/$name.log"
 }
 
-fast="--device ${DEVICE:-cuda} --compile --coarse"
+fast="--device ${DEVICE:-cuda} --cuda-graphs --coarse"
 part check 60 check_cuda.py --device "${DEVICE:-cuda}"
 part vic 150 throughput.py --algo ppo_snd_vic $fast --seconds 75 ${SIZES:-} \
-    --against naive stock one-stream uncompiled emulators nets --json "$OUT/vic.json"
+    --against naive stock one-stream eager emulators nets --json "$OUT/vic.json"
 for model in std v rnd; do
     algo=ppo_snd_$model
     [ $model = rnd ] && algo=ppo_rnd
     part $model 60 throughput.py --algo $algo $fast --seconds 25 ${SIZES:-} --against naive --json "$OUT/$model.json"
 done
-part phases 40 throughput.py --algo ppo_snd_vic --device "${DEVICE:-cuda}" --compile --seconds 15 ${SIZES:-} --against
+part phases 40 throughput.py --algo ppo_snd_vic --device "${DEVICE:-cuda}" --cuda-graphs --seconds 15 ${SIZES:-} --against
 part profile 40 profile_update.py --device "${DEVICE:-cuda}" --n-steps 16
 exit $failed

@@ -37,12 +37,12 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--n-steps", type=int, default=16)
     parser.add_argument("--n-epochs", type=int, default=4)
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--cuda-graphs", action="store_true")
     parser.add_argument("--rows", type=int, default=10)
     args = parser.parse_args()
     entry = read_entry(args.algo, args.env)
     kwargs = {name: value for name, value in entry.items() if name not in NOT_OF_THE_MODEL}
-    kwargs.update(n_steps=args.n_steps, n_epochs=args.n_epochs, seed=0, device=args.device, compile=args.compile)
+    kwargs.update(n_steps=args.n_steps, n_epochs=args.n_epochs, seed=0, device=args.device, cuda_graphs=args.cuda_graphs)
     env = make_env(entry, args.env, entry["n_envs"], seed=0)
     model, size = PPOSND(env=env, **kwargs), args.n_steps * entry["n_envs"]
     model.learn(size, log_interval=10)

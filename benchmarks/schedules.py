@@ -271,7 +271,7 @@ class PackageSchedule(Schedule):
     """
 
     def __init__(self, args: argparse.Namespace, **hyperparams: Any) -> None:
-        asked = {"precision": args.precision or "auto", "compile": args.compile}
+        asked = {"precision": args.precision or "auto", "cuda_graphs": args.cuda_graphs}
         super().__init__(args, args.algo, **{**asked, **hyperparams})
         if self.model.device.type == "cpu":
             keep_freed_memory()  # as learn() does
@@ -303,7 +303,7 @@ class PackageSchedule(Schedule):
             model.train()
 
     def warm_up(self) -> None:
-        """Until everything is compiled and recorded; see :meth:`Schedule.warm_up`."""
+        """Until everything is recorded; see :meth:`Schedule.warm_up`."""
         super().warm_up()
         if self.model.device.type == "cuda":
             super().warm_up()
@@ -315,15 +315,15 @@ class PackageSchedule(Schedule):
         super().close()
 
 
-class UncompiledSchedule(PackageSchedule):
+class EagerSchedule(PackageSchedule):
     """
-    The package without ``compile``.
+    The package without ``cuda_graphs``.
 
     :param args: Of the command line
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
-        super().__init__(args, compile=False)
+        super().__init__(args, cuda_graphs=False)
 
 
 class OneStreamSchedule(PackageSchedule):
@@ -547,7 +547,7 @@ SCHEDULES: dict[str, Any] = {
     "ours": PackageSchedule,
     "naive": NaiveSchedule,
     "stock": StockSchedule,
-    "uncompiled": UncompiledSchedule,
+    "eager": EagerSchedule,
     "one-stream": OneStreamSchedule,
     "emulators": EmulatorSchedule,
     "nets": StillSchedule,

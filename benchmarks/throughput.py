@@ -237,7 +237,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         "--against", choices=[name for name in SCHEDULES if name != "ours"], nargs="*", default=["naive", "stock"]
     )
     parser.add_argument("--precision", help=f"of the package; {entry}, auto")
-    parser.add_argument("--compile", action="store_true", help="the package's argument of that name")
+    parser.add_argument("--cuda-graphs", action="store_true", help="the package's argument of that name")
     parser.add_argument("--keep-freed-memory", action="store_true", help="give the others the package's allocator settings")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="PyTorch's threads; by default as many as it chooses")

@@ -4,10 +4,8 @@ Knows devices; no network, no observation, no algorithm.
 """
 
 import ctypes
-import functools
 import platform
 import sys
-import warnings
 
 import torch as th
 
@@ -35,23 +33,6 @@ def resolve_precision(precision: str, device: th.device) -> str:
     else:
         fast = device.type == "cuda" and th.cuda.is_bf16_supported(including_emulation=False)
     return "bfloat16" if fast else "float32"
-
-
-@functools.cache
-def can_compile(device: th.device) -> bool:
-    """
-    Whether ``torch.compile`` works, found out by trying; if not, a warning says why, once.
-
-    :param device: Where it is to work
-    :return: False where a compiler is missing, say
-    """
-    try:
-        th.compile(lambda numbers: numbers + 1)(th.zeros(2, device=device))
-    except Exception as error:  # whatever a tool chain may raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        warnings.warn(f"torch.compile does not work here, going on without: {reason}", stacklevel=2)
-        return False
-    return True
 
 
 def _glibc() -> ctypes.CDLL | None:

@@ -8,6 +8,7 @@ import io
 import json
 import pathlib
 import time
+import warnings
 import zipfile
 from collections.abc import Iterator
 from typing import Any, ClassVar, TypeVar
@@ -27,13 +28,13 @@ from stable_baselines3.common.vec_env import VecEnv, is_vecenv_wrapped
 from sb3_snd.buffers import StreamRolloutBuffer
 from sb3_snd.device_update import DeviceUpdate
 from sb3_snd.frame_stacks import FrameUploader, find_stack
-from sb3_snd.graphs import Replay, Tensors, unchecked_distributions
-from sb3_snd.hardware import can_compile, keep_freed_memory, resolve_precision, return_freed_memory
+from sb3_snd.graphs import Replay, Tensors, can_record, unchecked_distributions
+from sb3_snd.hardware import keep_freed_memory, resolve_precision, return_freed_memory
 from sb3_snd.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, StreamActorCriticPolicy
 from sb3_snd.preprocessing import FrameReader, map_obs
 from sb3_snd.snd import SND, check_minibatch
 from sb3_snd.targets import Target
-from sb3_snd.torch_layers import compile_encoders, match_layout, set_precision
+from sb3_snd.torch_layers import match_layout, set_precision
 from sb3_snd.type_aliases import STREAM_NAMES
 from sb3_snd.wrappers import VecIntrinsicReward
 
@@ -64,9 +65,9 @@ class PPOSND(PPO):
     :param vf_coef: Weight of the value loss, a mean over both streams: 1.0 here is 0.5 of the sum of both losses
     :param precision: What the convolutions of the paper's nets compute in: ``"auto"``, ``"bfloat16"`` or ``"float32"``, see
         :func:`~sb3_snd.hardware.resolve_precision`. Without SND ``"auto"`` is PPO as it is
-    :param compile: Whether convolutions are compiled by PyTorch and, on CUDA, acting and both updates recorded as CUDA graphs,
-        which needs a fused optimiser, as those for images are. The same algorithm up to rounding; the host no longer waits for
-        the device at each minibatch, so ``target_kl`` is refused. The first rollout takes a minute or two longer
+    :param cuda_graphs: Whether acting and both updates are recorded once and replayed: on CUDA and with a fused optimiser,
+        which nets for images have. The same algorithm up to rounding; the host no longer waits for the device at each
+        minibatch, so ``target_kl`` is refused
     :param kwargs: Further arguments of PPO, by name
     :raises ValueError: for a value out of its range, an unknown target, an observation space that no target can take,
         or a minibatch that does not divide the rollout
@@ -92,7 +93,7 @@ class PPOSND(PPO):
         intrinsic_episodic: bool = True,
         normalize_advantage: bool | None = None,
         precision: str = "auto",
-        compile: bool = False,
+        cuda_graphs: bool = False,
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -107,7 +108,7 @@ class PPOSND(PPO):
         self.int_coef = int_coef
         self.intrinsic_episodic = intrinsic_episodic
         self.precision = precision
-        self.compile = compile
+        self.cuda_graphs = cuda_graphs
         self._uploader: FrameUploader | None = None
         self._recorded_act: Replay | None = None
         self._update: DeviceUpdate | None = None
@@ -154,14 +155,12 @@ class PPOSND(PPO):
             if self.env is not None:
                 self.snd.minibatch_size(self.n_steps * self.n_envs)
                 self.env = self._wrap_with_snd(self.env)
-        if self.compile:
-            self._compile()
+        if self.cuda_graphs:
+            self._use_graphs()
 
-    def _compile(self) -> None:
-        if can_compile(self.device):
-            compile_encoders(self.policy)
-            if self.snd is not None:
-                compile_encoders(self.snd)
+    def _use_graphs(self) -> None:
+        if not can_record(self.device):
+            warnings.warn(f"cuda_graphs=True: there are none on {self.device}, going on without.", stacklevel=2)
         self._update = DeviceUpdate(self)
         if self.snd is not None:
             self.snd.fixed_shapes = True
@@ -202,12 +201,12 @@ class PPOSND(PPO):
             )
         check_discount("gamma", self.gamma)
         check_discount("gamma_int", self.gamma_int)
-        if self.compile and self.target_kl is not None:
+        if self.cuda_graphs and self.target_kl is not None:
             raise ValueError(
-                f"target_kl={self.target_kl!r} does not go with compile=True, which has no early stopping: leave one away."
+                f"target_kl={self.target_kl!r} does not go with cuda_graphs=True, which has no early stopping: leave one away."
             )
-        if self.compile and self.rollout_buffer_class not in (None, StreamRolloutBuffer):
-            raise ValueError("compile=True only knows StreamRolloutBuffer: leave rollout_buffer_class away.")
+        if self.cuda_graphs and self.rollout_buffer_class not in (None, StreamRolloutBuffer):
+            raise ValueError("cuda_graphs=True only knows StreamRolloutBuffer: leave rollout_buffer_class away.")
         if self.snd_target is not None and self.env is not None:
             check_minibatch(self.batch_size, self.n_steps * self.n_envs)
 
@@ -334,7 +333,7 @@ class PPOSND(PPO):
             return self.policy.predict_values(self.policy.obs_to_tensor(terminal_obs)[0])[0].cpu().numpy()
 
     def train(self) -> None:
-        """PPO's update, unchanged or, with ``compile``, on the device alone; then SND's pass over the same rollout."""
+        """PPO's update, unchanged or, with ``cuda_graphs``, on the device alone; then SND's pass over the same rollout."""
         with self._timed("ppo"):
             super().train() if self._update is None else self._update.train()
         if self.snd is None:

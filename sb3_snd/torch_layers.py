@@ -58,19 +58,6 @@ def set_precision(module: nn.Module, precision: str) -> None:
                 net.to(memory_format=th.channels_last)  # type: ignore[call-overload]  # the convolutions' weights
 
 
-def compile_encoders(module: nn.Module) -> None:
-    """
-    Let PyTorch compile all encoders in a module, at their first calls with each shape, in place.
-
-    :param module: Anything with encoders
-    """
-    # All encoders share one forward, and by default PyTorch compiles the same code for eight of nets and shapes only
-    th._dynamo.config.recompile_limit = max(th._dynamo.config.recompile_limit, 64)
-    for net in module.modules():
-        if isinstance(net, Encoder):
-            net.compile(dynamic=False)
-
-
 def match_layout(optimizer: th.optim.Optimizer) -> None:
     """
     Fused optimisers walk memory as it lies, and a loaded state lies as the parameters did that it was saved with.

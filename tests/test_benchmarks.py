@@ -97,7 +97,7 @@ def test_what_goes_wrong_is_one_sentence():
 @pytest.mark.slow
 def test_parts_alone_and_scaling(tmp_path):
     sizes = ["--n-steps", 4, "--batch-size", 16, "--n-epochs", 1, "--device", "cpu"]
-    parts = ["emulators", "nets", "one-stream", "uncompiled"]
+    parts = ["emulators", "nets", "one-stream", "eager"]
     arguments = ["--n-envs", 4, "--frame-size", 40, "--rounds", 2, "--seconds", 0, "--coarse", "--against", *parts]
     result = run("throughput", *sizes, *arguments, "--json", tmp_path / "out.json")
     assert result.returncode == 0, result.stderr

@@ -1,7 +1,8 @@
 """Recorded calls, on a CPU: PyTorch's tracer stands for the CUDA graph. It keeps the operations on their memory and
 nothing of the Python around them, bakes numbers of the host in, and fails where the host would read a tensor."""
 
-import numpy as np
+import warnings
+
 import pytest
 import torch as th
 from fakes import CountingEnv
@@ -10,10 +11,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from sb3_snd import PPOSND, SND, graphs
 from sb3_snd.graphs import WARM_UP, Replay
-from sb3_snd.hardware import can_compile
 from sb3_snd.ppo_snd import PPO
 from sb3_snd.type_aliases import Rollout
 
+pytestmark = pytest.mark.filterwarnings("ignore:cuda_graphs=True")
 IMAGES = dict(n_steps=8, batch_size=8, n_epochs=2, seed=0, device="cpu", precision="float32")
 
 
@@ -39,18 +40,13 @@ def recordings(monkeypatch):
     return recorded
 
 
-@pytest.fixture
-def uncompiled(monkeypatch):
-    monkeypatch.setattr("sb3_snd.ppo_snd.can_compile", lambda _: False)
-
-
 def image_env():
     venv = DummyVecEnv([lambda n=n: CountingEnv(n, length=3 + n, truncated=n == 1, image=True) for n in range(4)])
     return VecFrameStack(venv, 2)
 
 
-def train(compile, snd="vic", steps=4 * 8 * 4, policy="CnnPolicy", env=None, **kwargs):
-    model = PPOSND(policy, env or image_env(), snd=snd, compile=compile, **{**IMAGES, **kwargs})
+def train(cuda_graphs, snd="vic", steps=4 * 8 * 4, policy="CnnPolicy", env=None, **kwargs):
+    model = PPOSND(policy, env or image_env(), snd=snd, cuda_graphs=cuda_graphs, **{**IMAGES, **kwargs})
     return model.learn(steps)
 
 
@@ -107,7 +103,8 @@ def test_what_cannot_be_recorded_runs_as_it_is_and_says_so_once(recordings):
         replay(th.ones(2))
     with pytest.warns(UserWarning, match="going on without: It appears that you're trying to get value"):
         assert replay(th.ones(2))[0].tolist() == [2.0, 2.0]
-    assert replay(th.ones(3))[0].tolist() == [3.0] * 3  # with no further warning, which would be an error here
+    with warnings.catch_warnings(action="error"):
+        assert replay(th.ones(3))[0].tolist() == [9.0 / 3] * 3
     assert recordings == []
 
 
@@ -120,9 +117,8 @@ UPDATES = {
 
 
 @pytest.mark.parametrize("kwargs", UPDATES.values(), ids=UPDATES)
-@pytest.mark.usefixtures("uncompiled")
 def test_update_on_the_device_is_that_of_sb3(kwargs):
-    stock, ours = (train(compile, **kwargs) for compile in (False, True))
+    stock, ours = (train(cuda_graphs, **kwargs) for cuda_graphs in (False, True))
     assert_same(parameters(stock), parameters(ours))
     logged = {key: value for key, value in stock.logger.name_to_value.items() if "train/" in key}
     assert len(logged) >= 9
@@ -130,16 +126,14 @@ def test_update_on_the_device_is_that_of_sb3(kwargs):
         assert ours.logger.name_to_value[key] == pytest.approx(value, rel=1e-3, abs=1e-6), key
 
 
-@pytest.mark.usefixtures("uncompiled")
 def test_update_of_continuous_actions_and_of_a_last_small_minibatch():
     settings = dict(policy="MlpPolicy", env="Pendulum-v1", snd=None, batch_size=24, n_steps=64, n_epochs=2, steps=128)
-    stock, ours = (train(compile, **settings) for compile in (False, True))
+    stock, ours = (train(cuda_graphs, **settings) for cuda_graphs in (False, True))
     assert_same(parameters(stock), parameters(ours))
     assert ours.logger.name_to_value["train/std"] == pytest.approx(stock.logger.name_to_value["train/std"], rel=1e-6)
 
 
 @pytest.mark.parametrize("snd", ["rnd", "v", "std", "vic", None])
-@pytest.mark.usefixtures("uncompiled")
 def test_recorded_updates_are_the_same(snd, recordings, monkeypatch):
     """With episodes that end within minibatches, and rates that fall from rollout to rollout."""
     settings = dict(
@@ -154,7 +148,6 @@ def test_recorded_updates_are_the_same(snd, recordings, monkeypatch):
     assert not any(group["capturable"] for group in recorded.policy.optimizer.param_groups)
 
 
-@pytest.mark.usefixtures("uncompiled")
 def test_a_loaded_optimizer_is_recorded_anew(recordings, tmp_path):
     model = train(True)
     n_recorded = len(recordings)
@@ -165,7 +158,7 @@ def test_a_loaded_optimizer_is_recorded_anew(recordings, tmp_path):
     assert len(recordings) == n_recorded + 2  # both updates; acting has kept its memory
     assert all(not th.equal(a, b) for a, b in zip(before, model.policy.parameters(), strict=True))
     loaded = PPOSND.load(tmp_path / "model", env=image_env())
-    assert loaded.compile and loaded.snd.fixed_shapes
+    assert loaded.cuda_graphs and loaded.snd.fixed_shapes
     loaded.learn(8 * 4)
 
 
@@ -189,26 +182,13 @@ def test_spare_frames_change_nothing(target):
 
 
 def test_early_stopping_is_refused():
-    with pytest.raises(ValueError, match=r"target_kl=0.1 does not go with compile=True"):
+    with pytest.raises(ValueError, match=r"target_kl=0.1 does not go with cuda_graphs=True"):
         train(True, target_kl=0.1)
     with pytest.raises(ValueError, match="StreamRolloutBuffer"):
         train(True, rollout_buffer_class=PPO)
 
 
-@pytest.mark.slow
-def test_compiled_encoders_compute_the_same():
-    """Really compiled, by PyTorch, in the first calls."""
-    stock, ours = (train(compile, steps=4 * 8) for compile in (False, True))
-    assert_same(parameters(stock), parameters(ours), 1e-3)
-
-
-def test_where_nothing_compiles_one_sentence_says_so(monkeypatch):
-    def fail(*_, **__):
-        raise RuntimeError("no compiler\nin sight")
-
-    monkeypatch.setattr(th, "compile", fail)
-    can_compile.cache_clear()
-    with pytest.warns(UserWarning, match=r"going on without: no compiler$"):
-        model = train(True, steps=4 * 8)
-    can_compile.cache_clear()
-    assert model.num_timesteps == 32 and np.isfinite(model.logger.name_to_value["train/loss"])
+def test_where_there_are_none_one_sentence_says_so():
+    with pytest.warns(UserWarning, match="cuda_graphs=True: there are none on cpu, going on without.") as warned:
+        train(True, steps=4 * 8)
+    assert len([warning for warning in warned if "cuda_graphs" in str(warning.message)]) == 1
