@@ -9,7 +9,7 @@ here = Path(__file__).parent
 extras = {
     "atari": ["ale-py>=0.12.1,<0.13", "opencv-python-headless>=4.8"],
     "zoo": ["rl_zoo3>=2.9,<3", "tensorboard>=2.9.1", "tqdm", "rich", "requests"],
-    "plots": ["rl_zoo3[plots]>=2.9,<3", "matplotlib>=3.7"],
+    "plots": ["rl_zoo3[plots]>=2.9,<3", "matplotlib>=3.7", "tqdm"],
     "procgen": [
         "procgen>=0.10.7; python_version < '3.11'",
         "procgen-mirror>=0.10.7; python_version >= '3.11' and python_version < '3.13'",
@@ -30,7 +30,11 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=["sb3_snd", "sb3_snd.*"]), "sb3_snd.hyperparams"],
     package_dir={"sb3_snd.hyperparams": "hyperparams"},
-    package_data={"sb3_snd": ["py.typed", "version.txt"], "sb3_snd.hyperparams": ["*.yml"]},
+    package_data={
+        "sb3_snd": ["py.typed", "version.txt"],
+        "sb3_snd.report": ["published/*.csv"],
+        "sb3_snd.hyperparams": ["*.yml"],
+    },
     install_requires=["stable_baselines3>=2.9,<3", "torch>=2.8,<3"],
     extras_require=extras,
     classifiers=[

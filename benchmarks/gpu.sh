@@ -26,13 +26,14 @@ part() { # name, seconds, script and arguments
 
 fast="--device ${DEVICE:-cuda} --cuda-graphs --coarse"
 part check 60 check_cuda.py --device "${DEVICE:-cuda}"
-part vic 150 throughput.py --algo ppo_snd_vic $fast --seconds 75 ${SIZES:-} \
+part vic 180 throughput.py --algo ppo_snd_vic $fast --seconds 130 ${SIZES:-} \
     --against naive stock one-stream eager emulators nets --json "$OUT/vic.json"
 for model in std v rnd; do
     algo=ppo_snd_$model
     [ $model = rnd ] && algo=ppo_rnd
-    part $model 60 throughput.py --algo $algo $fast --seconds 25 ${SIZES:-} --against naive --json "$OUT/$model.json"
+    part $model 50 throughput.py --algo $algo $fast --seconds 25 ${SIZES:-} --against naive --json "$OUT/$model.json"
 done
 part phases 40 throughput.py --algo ppo_snd_vic --device "${DEVICE:-cuda}" --cuda-graphs --seconds 15 ${SIZES:-} --against
 part profile 40 profile_update.py --device "${DEVICE:-cuda}" --n-steps 16
+rm -rf "${site:-}"
 exit $failed

@@ -32,11 +32,13 @@ def main() -> None:
     """Measure, print two tables, write the numbers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--values", type=int, nargs="+", help="numbers of environments, instead of both tables")
     parser.add_argument("--json", type=Path, help="file to write all numbers to")
     args, rest = parser.parse_known_args()
     rest = ["--n-steps", "16", "--n-epochs", "1", *rest]
     results: dict[str, Any] = {}
-    for option, values in (("--n-envs", N_ENVS), ("--frame-size", FRAME_SIZES)):
+    tables = [("--n-envs", args.values)] if args.values else [("--n-envs", N_ENVS), ("--frame-size", FRAME_SIZES)]
+    for option, values in tables:
         rows = results[option] = {value: measure([*rest, option, str(value)], args.rounds) for value in values}
         kinds = list(rows[values[0]])[2:]
         heads = [option, "s an iteration", "steps/s", *(f"peak memory, {kind}, GB" for kind in kinds)]

@@ -224,6 +224,7 @@ class Schedule:
         self.snd: SND | None = getattr(self.model, "snd", None)
         self.clock = Clock(self.model.device)
         if args.coarse:
+            self.clock.wrap(self.model, "collect_rollouts", ROLLOUT)
             return
         innermost = self.env
         while isinstance(innermost, VecEnvWrapper):
@@ -239,6 +240,16 @@ class Schedule:
     def iterate(self) -> None:
         """One rollout and the updates that follow it."""
         raise NotImplementedError
+
+    @property
+    def recorded(self) -> dict[str, bool]:
+        """Of what ``cuda_graphs`` may record, what is."""
+        parts = {
+            "acting": getattr(self.model, "_recorded_act", None),
+            "PPO update": getattr(getattr(self.model, "_update", None), "_step", None),
+            "SND update": getattr(self.snd, "_replay", None),
+        }
+        return {name: replay.is_recorded for name, replay in parts.items() if replay is not None}
 
     def measure(self) -> dict[str, float]:
         """
@@ -279,8 +290,6 @@ class PackageSchedule(Schedule):
             for method in ("update_statistics", "novelty") if not args.coarse else ():
                 self.clock.wrap(self.snd, method, NOVELTY)
             self.clock.wrap(self.snd, "train_on_rollout", SND_UPDATE)
-        if args.coarse:
-            self.clock.wrap(self.model, "collect_rollouts", ROLLOUT)
         self.start_callback(args)
 
     def start_callback(self, args: argparse.Namespace) -> None:
@@ -442,6 +451,8 @@ class NaiveSchedule(Schedule):
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args, args.algo, rollout_buffer_class=NaiveBuffer, precision="float32")
+        if not args.coarse:
+            self.clock.wrap(self.model.policy, "forward", INFERENCE)
         space = self.env.observation_space
         if not (isinstance(space, Box) and is_image_space(space) and is_image_space_channels_first(space)):
             sys.exit(f"The naive schedule reads images, channels first, not {space}: use --against stock.")
@@ -453,6 +464,7 @@ class NaiveSchedule(Schedule):
                 make_plain(part)
                 for group in part.optimizer.param_groups:
                     group["fused"] = None
+        self.coarse = args.coarse
         self.state = self._to_state(self.env.reset())
         self.episode_starts = np.ones(self.env.num_envs, dtype=bool)
 
@@ -473,7 +485,8 @@ class NaiveSchedule(Schedule):
 
     def iterate(self) -> None:
         """See :meth:`Schedule.iterate`."""
-        self.collect()
+        with self.clock.phase(ROLLOUT) if self.coarse else contextlib.nullcontext():
+            self.collect()
         with self.clock.phase(PPO_UPDATE):
             PPO.train(self.model)
         if self.snd is not None:
@@ -508,7 +521,7 @@ class NaiveSchedule(Schedule):
         :param snd: The nets
         :return: ``(n_envs,)`` float32
         """
-        with self.clock.phase(NOVELTY):
+        with contextlib.nullcontext() if self.coarse else self.clock.phase(NOVELTY):
             newest = self._newest(self.state)
             snd.target.update_statistics(newest)
             frames = snd.target.preprocess(newest)

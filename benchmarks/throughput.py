@@ -16,6 +16,7 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -58,13 +59,16 @@ def work(connection: Connection, name: str, args: argparse.Namespace) -> None:
     schedule.warm_up()
     model = schedule.model
     sizes = {size: getattr(model, size) for size in ("n_envs", "n_steps", "batch_size", "n_epochs")}
-    connection.send({"machine": describe_machine(model.device), "sizes": sizes})
+    if name == "ours" and args.cuda_graphs and model.device.type == "cuda" and not all(schedule.recorded.values()):
+        sys.exit(f"throughput.py: not everything was recorded: {schedule.recorded}.")
+    connection.send({"machine": describe_machine(model.device), "sizes": sizes, "recorded": schedule.recorded})
     with contextlib.suppress(EOFError):  # another schedule failed
         while connection.recv() is not None:
             connection.send(schedule.measure())
     peaks = {"host": peak_host_memory()}
     if model.device.type == "cuda":
         peaks["device"] = th.cuda.max_memory_allocated(model.device)
+        peaks["device, reserved"] = th.cuda.max_memory_reserved(model.device)  # with what recordings keep
     schedule.close()
     with contextlib.suppress(BrokenPipeError):
         connection.send(peaks)
@@ -109,17 +113,19 @@ class Worker:
         return peaks
 
 
-def measure_speed(workers: dict[str, Worker], n_rounds: int, seconds: float = math.inf) -> dict[str, list[dict[str, float]]]:
+Runs = dict[str, list[dict[str, float]]]
+
+
+def measure_speed(workers: dict[str, Worker], n_rounds: int, deadline: float = math.inf) -> Iterator[Runs]:
     """
     Alternate the schedules, so that a drift of the machine's speed meets all; every second round goes the other way.
 
     :param workers: By the schedule's name
     :param n_rounds: Iterations of each
-    :param seconds: After which no further round begins
-    :return: seconds by phase of each iteration
+    :param deadline: Of ``time.monotonic``, after which no further round begins
+    :return: after each round, seconds by phase of each iteration so far
     """
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in workers}
-    deadline = time.monotonic() + seconds
+    runs: Runs = {name: [] for name in workers}
     for index in range(n_rounds):
         if index > 0 and time.monotonic() > deadline:
             break
@@ -130,10 +136,10 @@ def measure_speed(workers: dict[str, Worker], n_rounds: int, seconds: float = ma
             whole = sum(spent.values())
             phases = ", ".join(f"{phase} {value:.2f}" for phase, value in spent.items() if value)
             print(f"{index + 1}/{n_rounds}, {name}: {whole:.2f} s: {phases}", flush=True)
-    return runs
+        yield runs
 
 
-def summarise(runs: dict[str, list[dict[str, float]]], size: int) -> dict[str, Any]:
+def summarise(runs: Runs, size: int) -> dict[str, Any]:
     """
     :param runs: From :func:`measure_speed`
     :param size: Transitions in a rollout
@@ -231,7 +237,9 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--n-epochs", type=int, help=f"{entry}, 4")
     parser.add_argument("--frame-size", type=int, help=f"side of Atari's frames; {entry}, 96")
     parser.add_argument("--rounds", type=int, default=5, help="counted iterations of each schedule")
-    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no further round after so many")
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="begin no further round after so many, from the start on"
+    )
     parser.add_argument("--coarse", action="store_true", help="rollout and updates only: the device is waited for less often")
     parser.add_argument(
         "--against", choices=[name for name in SCHEDULES if name != "ours"], nargs="*", default=["naive", "stock"]
@@ -255,30 +263,35 @@ def main(argv: list[str]) -> None:
     :param argv: The command line
     """
     args = parse_arguments(argv)
+    deadline = time.monotonic() + args.seconds
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # tells of other programs at work
     workers = {}
     for name in ["ours", *dict.fromkeys(args.against)]:
         print(f"warm-up, {name}", flush=True)
         workers[name] = Worker(name, args)
-    runs = measure_speed(workers, args.rounds, args.seconds)
-    memory = {name: worker.close() for name, worker in workers.items()}
     about = workers["ours"].about
-    summary = summarise(runs, about["sizes"]["n_steps"] * about["sizes"]["n_envs"])
     report = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": about["machine"],
+        "recorded": about["recorded"],
         "load_average_at_start": load,
         "settings": {**{key: value for key, value in vars(args).items() if key != "json"}, **about["sizes"]},
-        "summary": summary,
-        "questions": questions(summary),
-        "peak_memory_bytes": memory,
-        "seconds_of_each_iteration": runs,
     }
+
+    def write() -> None:
+        if args.json is not None:
+            args.json.write_text(json.dumps(report, indent=2) + "\n")
+
+    for runs in measure_speed(workers, args.rounds, deadline):
+        summary = summarise(runs, about["sizes"]["n_steps"] * about["sizes"]["n_envs"])
+        answers = questions(summary)
+        report.update(summary=summary, questions=answers, seconds_of_each_iteration=runs)
+        write()  # so that a host that ends the program keeps the rounds that are done
+    report["peak_memory_bytes"] = memory = {name: worker.close() for name, worker in workers.items()}
+    write()
     print("\n" + table(summary, memory))
-    for question, answer in questions(summary).items():
+    for question, answer in answers.items():
         print(f"{question}: {answer:.2f}")
-    if args.json is not None:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

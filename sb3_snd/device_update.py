@@ -3,8 +3,8 @@
 Knows SB3's PPO and the two-stream buffer; no SND.
 """
 
-import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -14,7 +14,7 @@ from stable_baselines3.common.utils import explained_variance
 from torch.nn import functional as F
 
 from sb3_snd.buffers import StreamRolloutBuffer
-from sb3_snd.graphs import Replay, Tensors, is_recordable, optimizer_state, rates_on_device, unchecked_distributions
+from sb3_snd.graphs import Replay, Tensors, optimizer_state, recorded_updates, unchecked_distributions
 from sb3_snd.preprocessing import map_obs
 
 TERMS = ("entropy_loss", "policy_gradient_loss", "value_loss", "approx_kl", "clip_fraction", "loss")
@@ -42,7 +42,9 @@ class DeviceUpdate:
         assert isinstance(buffer, StreamRolloutBuffer)
         return buffer
 
-    def _state(self) -> Iterator[th.Tensor]:
+    def _state(self) -> Iterator[Any]:
+        model = self.model
+        yield from (model.ent_coef, model.vf_coef, model.max_grad_norm, model.normalize_advantage, model.clip_range_vf is None)
         yield from (self._clip_range, self._clip_range_vf, *self._data.values())
         yield from self._buffer.memory()
         yield from self.model.policy.buffers()
@@ -66,10 +68,11 @@ class DeviceUpdate:
             else:
                 self._data[name] = values.to(self.model.device, copy=True)
 
-    def _epoch(self) -> Iterator[th.Tensor]:
-        """:return: rows of each minibatch, the same as those of the buffer's own ``get``"""
-        rows = self._buffer.rows(np.random.permutation(self._buffer.buffer_size * self._buffer.n_envs))
-        yield from th.as_tensor(rows, device=self.model.device).split(self.model.batch_size)
+    def _epochs(self) -> list[Tensors]:
+        """:return: for each epoch the rows of each minibatch, the same as those that the buffer's own ``get`` chooses"""
+        size = self._buffer.buffer_size * self._buffer.n_envs
+        rows = np.stack([self._buffer.rows(np.random.permutation(size)) for _ in range(self.model.n_epochs)])
+        return [epoch.split(self.model.batch_size) for epoch in th.as_tensor(rows, device=self.model.device)]
 
     def minibatch(self, rows: th.Tensor) -> Tensors:
         """
@@ -108,8 +111,10 @@ class DeviceUpdate:
         with th.no_grad():
             approx_kl = ((ratio - 1) - log_ratio).mean()
             clip_fraction = ((ratio - 1).abs() > self._clip_range).float().mean()
-            terms = (entropy_loss, policy_loss, value_loss, approx_kl, clip_fraction, loss)
-            return (th.stack(terms),)
+            terms = th.stack((entropy_loss, policy_loss, value_loss, approx_kl, clip_fraction, loss))
+        # What the policy keeps of it would keep this step's gradient graph alive within the next
+        policy.action_dist.__dict__.pop("distribution", None)
+        return (terms,)
 
     def train(self) -> None:
         """All epochs over the rollout in the buffer; logs what ``PPO.train`` logs."""
@@ -123,14 +128,15 @@ class DeviceUpdate:
             self._clip_range_vf.fill_(clip_range_vf)
         self._load()
 
-        epochs = []
-        step = self._step if is_recordable(optimizer) else self.minibatch
-        rates = rates_on_device(optimizer, self._rates) if is_recordable(optimizer) else contextlib.nullcontext()
-        with rates:
-            for _ in range(model.n_epochs):
-                epochs.append(th.stack([step(rows)[0] for rows in self._epoch()]))
+        terms = []
+        with recorded_updates(self._step, optimizer, self._rates) as step:
+            for epoch in self._epochs():
+                terms.append(th.stack([step(rows)[0] for rows in epoch]))
                 model._n_updates += 1
-        table = th.stack(epochs).cpu().numpy()  # (n_epochs, minibatches, 6)
+        table = th.stack(terms).cpu().numpy()  # (n_epochs, minibatches, 6)
+        if not np.isfinite(table).all():
+            name = TERMS[int(np.argwhere(~np.isfinite(table))[0, 2])]
+            raise ValueError(f"{name} is not finite any more: lower the learning rate, or load an earlier model.")
 
         for name, column in zip(TERMS, table.transpose(2, 0, 1), strict=True):
             value = column[-1].mean() if name == "approx_kl" else column[-1, -1] if name == "loss" else column.mean()

@@ -90,7 +90,7 @@ class FrameStore:
             elif is_stack is None:
                 self._older[th.as_tensor(begins > 0, device=self._frames.device)] = 0
                 is_stack = th.equal(obs[:, :-1], self._older)
-            if is_stack is False and step > 0:
+            if not is_stack and step > 0:
                 return False
             self._older.copy_(obs[:, 1:])
         self.newest[step].copy_(obs[:, -1])
@@ -140,7 +140,7 @@ class FrameUploader:
 
     def __init__(self, n_envs: int, shape: tuple[int, ...], dtype: np.dtype[Any], device: th.device, n_stack: int = 1) -> None:
         self.n_stack = n_stack
-        self.is_stack = False  #: whether the last observation's older frames were those of the steps before
+        self.is_stack = False  #: whether the last observation's older frames were taken for those of the steps before
         self._stacked = n_envs, n_stack, shape[0] // n_stack, *shape[1:]
         pinned = th.as_tensor(np.zeros((n_envs, *self._stacked[2:]), dtype))
         self._pinned = pinned.pin_memory() if device.type == "cuda" else pinned

@@ -66,8 +66,8 @@ class PPOSND(PPO):
     :param precision: What the convolutions of the paper's nets compute in: ``"auto"``, ``"bfloat16"`` or ``"float32"``, see
         :func:`~sb3_snd.hardware.resolve_precision`. Without SND ``"auto"`` is PPO as it is
     :param cuda_graphs: Whether acting and both updates are recorded once and replayed: on CUDA and with a fused optimiser,
-        which nets for images have. The same algorithm up to rounding; the host no longer waits for the device at each
-        minibatch, so ``target_kl`` is refused
+        which nets for images have. The same algorithm up to rounding. PPO's and SND's updates then only wait for the device
+        at their ends, so ``target_kl`` is refused
     :param kwargs: Further arguments of PPO, by name
     :raises ValueError: for a value out of its range, an unknown target, an observation space that no target can take,
         or a minibatch that does not divide the rollout
@@ -165,7 +165,11 @@ class PPOSND(PPO):
         if self.snd is not None:
             self.snd.fixed_shapes = True
         if not self.use_sde:  # its noise is a new tensor now and then
-            self._recorded_act = Replay(self._forward, lambda: (*self.policy.parameters(), *self.policy.buffers()))
+            self._recorded_act = Replay(self._forward, self._policy_state)
+
+    def _policy_state(self) -> Iterator[th.Tensor]:
+        yield from self.policy.parameters()
+        yield from self.policy.buffers()
 
     def _forward(self, obs: th.Tensor) -> Tensors:
         with th.no_grad(), unchecked_distributions():
@@ -266,6 +270,8 @@ class PPOSND(PPO):
         self.policy.set_training_mode(False)
         n_steps = 0
         rollout_buffer.reset()
+        if self._recorded_act is not None:
+            self._recorded_act.check()
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()

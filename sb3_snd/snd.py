@@ -3,7 +3,6 @@
 Knows observations and target models; no environment, no algorithm, no logger.
 """
 
-import contextlib
 import inspect
 import math
 import numbers
@@ -17,7 +16,7 @@ from gymnasium import spaces
 from stable_baselines3.common.utils import get_device
 from torch import nn
 
-from sb3_snd.graphs import Replay, Tensors, is_recordable, optimizer_state, rates_on_device
+from sb3_snd.graphs import Replay, Tensors, optimizer_state, recorded_updates
 from sb3_snd.hardware import resolve_precision
 from sb3_snd.preprocessing import FrameReader
 from sb3_snd.running_stats import RunningMeanStd
@@ -28,7 +27,7 @@ from sb3_snd.type_aliases import Rollout, Transitions
 VECTOR_CLIP = 5.0  # normalised vector observations are clamped to this many standard deviations
 MINIBATCH = 512  # of the paper
 RETURN_WINDOW = 200  # steps that the estimate remembers
-SPARE_FRAMES = 16  # in minibatches of fixed shape, for the last observations of episodes
+SPARE_FRAMES = 16  # for the last observations of episodes in minibatches of fixed shape; one for 16 transitions, if more
 
 
 class SND(nn.Module):
@@ -103,7 +102,7 @@ class SND(nn.Module):
         self._replay: Replay | None = None
         self._rates: list[th.Tensor] = []
         self._batch: Transitions | None = None
-        self._memory: Any = None  # what its pool reads
+        self._memory: list[th.Tensor] = []  # what its pool reads
         self._names: list[str] = []  # of the loss terms
 
     def set_precision(self) -> None:
@@ -231,26 +230,30 @@ class SND(nn.Module):
         size = n_steps * n_envs
         batch_size = self.minibatch_size(size)
         flat = observations.reshape(size, *observations.shape[2:])  # row t * N + n
-        self._memory = flat
+        last_frames = self.select(last_observation)
         ends = np.array(sorted(rollout.terminal_observations), dtype=np.int64)
+        bounds = np.searchsorted(ends, np.arange(0, size + 1, batch_size))  # of the ends in each minibatch
+        next_index = np.tile(np.arange(n_envs, n_envs + batch_size), (size // batch_size, 1))  # (n_batches, B)
+        rank = np.arange(len(ends)) - bounds[ends // batch_size]
+        next_index[ends // batch_size, ends % batch_size] = batch_size + n_envs + rank
+        next_indices = th.as_tensor(next_index, device=self.device)
+        terminal_frames = last_frames[:0]
+        if len(ends) > 0:
+            entries = (self.reader.entry(rollout.terminal_observations[row]) for row in ends)
+            terminal_frames = self.select(th.stack([th.as_tensor(entry) for entry in entries]))
 
         def pool(rows: th.Tensor) -> th.Tensor:
             return self._frames(flat[rows.cpu().numpy()] if isinstance(flat, np.ndarray) else flat[rows.to(flat.device)])
 
-        for start in range(0, size, batch_size):
+        for index, start in enumerate(range(0, size, batch_size)):
             stop = start + batch_size
-            parts = [flat[start : stop + n_envs], last_observation[: max(0, stop + n_envs - size)]]
-            next_index = np.arange(n_envs, n_envs + batch_size)
-            ended = ends[(start <= ends) & (ends < stop)]
-            if len(ended) > 0:
-                next_index[ended - start] = batch_size + n_envs + np.arange(len(ended))
-                entries = (self.reader.entry(rollout.terminal_observations[row]) for row in ended)
-                parts.append(th.stack([th.as_tensor(entry) for entry in entries]))
+            parts = [flat[start : stop + n_envs], last_frames[: max(0, stop + n_envs - size)]]
+            parts.append(terminal_frames[bounds[index] : bounds[index + 1]])
+            if self.fixed_shapes:  # the rest is nobody's successor
+                spare = max(SPARE_FRAMES, batch_size // 16) - len(parts[-1])
+                parts.append(last_frames[:1].expand(max(0, spare), *last_frames.shape[1:]))
             frames = th.cat([self._frames(part) for part in parts if len(part) > 0])
-            spare = batch_size + n_envs + SPARE_FRAMES - len(frames)
-            if self.fixed_shapes and spare > 0:
-                frames = th.cat([frames, frames[:1].expand(spare, *frames.shape[1:])])  # nobody's successor
-            yield Transitions(frames, th.as_tensor(next_index, device=self.device), size, pool)
+            yield Transitions(frames, next_indices[index], size, pool)
 
     def train_on_rollout(self, rollout: Rollout) -> dict[str, float]:
         """
@@ -260,7 +263,15 @@ class SND(nn.Module):
         :return: means over the minibatches of each loss term, and of the norm of the target's features
         :raises ValueError: if ``batch_size`` does not divide ``T * N``
         """
-        return self._train(self.minibatches(rollout))
+        observations = self.reader.entry(rollout.observations)
+        self._memory = [observations] if isinstance(observations, th.Tensor) else []
+        if not self.fixed_shapes:
+            return self._train(self.minibatches(rollout), self._update)
+        if self._replay is None:
+            self._rates = [th.zeros((), device=self.device) for _ in self.optimizer.param_groups]
+            self._replay = Replay(self._update, self._state)
+        with recorded_updates(self._replay, self.optimizer, self._rates) as update:
+            return self._train(self.minibatches(rollout), update)
 
     def train_on_pairs(self, obs: Any, next_obs: Any) -> dict[str, float]:
         """
@@ -270,17 +281,16 @@ class SND(nn.Module):
         :param next_obs: s_{t+1}, ``(B, *obs_shape)``
         :return: each loss term, and the mean norm of the target's features
         """
-        return self._train([self._pairs(obs, next_obs)])
+        return self._train([self._pairs(obs, next_obs)], self._update)
 
-    def _train(self, batches: Iterable[Transitions]) -> dict[str, float]:
+    def _train(self, batches: Iterable[Transitions], update: Callable[..., Tensors]) -> dict[str, float]:
         total, n_batches = th.zeros((), device=self.device), 0
-        with self._rates_for_updates() as update:
-            for batch in batches:
-                self._batch = batch
-                (terms,) = update(batch.frames, batch.next_index)
-                total = total + terms  # no sync until the end
-                n_batches += 1
-        self._batch = self._memory = None
+        for batch in batches:
+            self._batch = batch
+            (terms,) = update(batch.frames, batch.next_index)
+            total = total + terms  # no sync until the end
+            n_batches += 1
+        self._batch, self._memory = None, []
         self.optimizer.zero_grad()  # their room is needed elsewhere
         return dict(zip(self._names, (total / n_batches).tolist(), strict=True))
 
@@ -294,21 +304,8 @@ class SND(nn.Module):
         self._names = list(terms)
         return (th.stack([term.detach() for term in terms.values()]),)
 
-    @contextlib.contextmanager
-    def _rates_for_updates(self) -> Iterator[Callable[..., Tensors]]:
-        """:return: :meth:`_update`, recorded where that is wanted and can be"""
-        if not (self.fixed_shapes and is_recordable(self.optimizer)):
-            yield self._update
-            return
-        if self._replay is None:
-            self._rates = [th.zeros((), device=self.device) for _ in self.optimizer.param_groups]
-            self._replay = Replay(self._update, self._update_state)
-        with rates_on_device(self.optimizer, self._rates):
-            yield self._replay
-
-    def _update_state(self) -> Iterator[th.Tensor]:
-        if isinstance(self._memory, th.Tensor):
-            yield self._memory
+    def _state(self) -> Iterator[Any]:
+        yield from self._memory
         yield from self.parameters()
         yield from self.buffers()
         yield from optimizer_state(self.optimizer)

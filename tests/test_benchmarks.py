@@ -97,7 +97,7 @@ def test_what_goes_wrong_is_one_sentence():
 @pytest.mark.slow
 def test_parts_alone_and_scaling(tmp_path):
     sizes = ["--n-steps", 4, "--batch-size", 16, "--n-epochs", 1, "--device", "cpu"]
-    parts = ["emulators", "nets", "one-stream", "eager"]
+    parts = ["emulators", "nets", "one-stream", "eager", "naive", "stock"]
     arguments = ["--n-envs", 4, "--frame-size", 40, "--rounds", 2, "--seconds", 0, "--coarse", "--against", *parts]
     result = run("throughput", *sizes, *arguments, "--json", tmp_path / "out.json")
     assert result.returncode == 0, result.stderr
@@ -106,7 +106,16 @@ def test_parts_alone_and_scaling(tmp_path):
     assert {name: len(run) for name, run in runs.items()} == dict.fromkeys(["ours", *parts], 1)  # time was up
     assert runs["one-stream"][0]["SND update"] == 0 < runs["nets"][0]["SND update"]
     assert sum(runs["emulators"][0].values()) == runs["emulators"][0]["other"] > 0
-    assert len(report["questions"]) == 3
+    for name in ("ours", "nets", "one-stream", "eager", "naive", "stock"):
+        assert runs[name][0]["rollout"] > 0 == runs[name][0]["novelty"] + runs[name][0]["inference"]
+    assert len(report["questions"]) == 3 and report["recorded"] == {}
+    sizes = [*sizes, "--algo", "ppo_rnd", "--frame-size", 40]
+    result = run("scaling", "--rounds", 1, "--values", 4, 8, *sizes, "--json", tmp_path / "scaling.json")
+    assert result.returncode == 0, result.stderr
+    by_envs = json.loads((tmp_path / "scaling.json").read_text())["--n-envs"]
+    assert list(by_envs) == ["4", "8"]
+    for n_envs, row in by_envs.items():
+        assert row["steps_per_s"] == pytest.approx(4 * int(n_envs) / row["seconds"])
 
 
 @pytest.mark.slow

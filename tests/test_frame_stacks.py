@@ -32,6 +32,13 @@ class Rgb(gym.ObservationWrapper):
         return np.concatenate([obs, obs + 1, obs + 2], axis=2)
 
 
+class Grainy(gym.ObservationWrapper):
+    """No two pixels, rows or frames alike."""
+
+    def observation(self, obs):
+        return np.random.default_rng(int(obs[0, 0, 0])).integers(256, size=obs.shape, dtype=np.uint8)
+
+
 class Repeating(VecFrameStack):
     """A user's own, whose stacks may begin otherwise."""
 
@@ -161,7 +168,7 @@ def test_rows_by_hand():
 @pytest.mark.parametrize("n_stack", [1, 3])
 def test_uploaded_stacks_are_those_of_the_environment(n_stack):
     """Episodes of 4 and 5 steps; the newest frame alone travels, but at the start and where somebody else stepped."""
-    venv = DummyVecEnv([lambda i=i: CountingEnv(i, length=4 + i, image=True) for i in range(2)])
+    venv = DummyVecEnv([lambda i=i: Grainy(CountingEnv(i, length=4 + i, image=True)) for i in range(2)])
     env = VecFrameStack(transposed(venv), n_stack)
     uploader = FrameUploader(2, (n_stack, 36, 36), np.uint8, th.device("cpu"), n_stack)
     kept = [(uploader.restart(env.reset()), env.stacked_obs.stacked_obs.copy())]

@@ -26,6 +26,7 @@ ROOMS = (
     "ppo_snd",
     "record",
     "plots",
+    "report",
     "envs",
     "zoo",
 )

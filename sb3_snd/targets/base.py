@@ -79,6 +79,7 @@ class Target(nn.Module, ABC):
         """
         :param batch: Preprocessed transitions
         :param learner: The net that distils this target; its loss must not reach the target's weights
+            (with ``PPOSND(cuda_graphs=True)`` the loss is recorded once: Python in it does not run at each call)
         :return: ``"loss"``, the scalar to minimise; ``"distill"`` and ``"target"``, its two parts (``"target"`` where
             something trains the target) and further terms to log; ``"features"``, the target's ``(B, features_dim)``
         """

@@ -1,0 +1,1 @@
+"""Reports on runs: ``python -m sb3_snd.report logs/``. Knows log files and published figures; no network, no environment."""

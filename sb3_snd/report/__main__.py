@@ -1,0 +1,75 @@
+"""
+``python -m sb3_snd.report logs/ --out report/``: learning curves and the paper's two tables, ours beside the published ones,
+of all runs in the Zoo's log folders.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from sb3_snd.extras import require
+from sb3_snd.report import figures, tables
+from sb3_snd.report.runs import REWARD, SCORE, Run, Skipped, find_folders, read_runs
+
+
+def report(logs: list[Path], out: Path, n_jobs: int | None = None) -> Path:
+    """
+    :param logs: Log folders, searched however deep
+    :param out: Where ``report.md``, pictures (PNG and SVG) and tables (CSV) are written
+    :param n_jobs: Processes that read, as many as there are cores by default
+    :return: the report
+    :raises ImportError: if a package is missing, naming the extra
+    :raises ValueError: if there is no run
+    """
+    require("matplotlib", "plots")
+    tqdm = require("tqdm", "plots").tqdm
+    folders = find_folders(logs)
+    if not folders:
+        raise ValueError(
+            f"There is no monitor file in {', '.join(map(str, logs))}: give the folder that train.py -f wrote to."
+        )
+    found = list(tqdm(read_runs(folders, n_jobs), total=len(folders), unit="run", desc="reading"))
+    runs = [entry for entry in found if isinstance(entry, Run)]
+    skipped = [entry for entry in found if isinstance(entry, Skipped)]
+    if not runs:
+        raise ValueError(f"No run could be read; the first of {len(skipped)}: {skipped[0].folder}: {skipped[0].reason}.")
+    out.mkdir(parents=True, exist_ok=True)
+    groups = tables.group(runs)
+    rows = tables.rows(groups)
+    tables.write_csv(out / "scores.csv", rows)
+    lines = ["# Report", "", tables.markdown(rows, skipped, [run for run in runs if run.remark]), "", "## Learning curves", ""]
+    points: dict[int, list[dict[str, object]]] = {REWARD: [], SCORE: []}
+    for env_id, algos in tqdm(groups.items(), unit="environment", desc="drawing"):
+        for column, drawn in points.items():
+            drawn += figures.draw(env_id, algos, column, out)
+            stem = f"{env_id.replace('/', '_')}_{('reward', 'score')[column]}"
+            lines.append(f"![{figures.LABELS[column]} in {env_id}]({stem}.png)")
+    lines += [
+        "",
+        "Mean over runs and a band of one standard deviation; dashed: published, read off the paper's figure to ±0.3.",
+    ]
+    tables.write_csv(out / "curves_reward.csv", points[REWARD])
+    tables.write_csv(out / "curves_score.csv", points[SCORE])
+    path = out / "report.md"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def main(argv: list[str] | None = None) -> None:
+    """
+    :param argv: The command line
+    """
+    parser = argparse.ArgumentParser("python -m sb3_snd.report", description=__doc__)
+    parser.add_argument("logs", nargs="+", type=Path, help="log folders of the RL Zoo: algo key / environment / run")
+    parser.add_argument("--out", type=Path, default=Path("report"))
+    parser.add_argument("--jobs", type=int, help="processes that read, by default as many as there are cores")
+    args = parser.parse_args(argv)
+    try:
+        path = report(args.logs, args.out, args.jobs)
+    except (ImportError, ValueError) as error:
+        sys.exit(f"sb3_snd.report: {error}")
+    print(f"report: {path}")
+
+
+if __name__ == "__main__":
+    main()

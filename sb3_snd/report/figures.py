@@ -1,0 +1,98 @@
+"""Learning curves: one axis an environment, all models in it, the published curves behind them.
+
+Knows runs and published figures; computes no table.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sb3_snd.extras import require
+from sb3_snd.report import published
+from sb3_snd.report.runs import REWARD, SCORE, Run
+
+N_BINS = 128  # of a drawn curve, at most
+LABELS = {REWARD: "learner's reward of an episode", SCORE: "score of an episode"}
+
+
+def learning_curve(runs: Sequence[Run], width: int, column: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """
+    Mean and population standard deviation over the runs that have come as far. Bins in which no episode of a run ended lie
+    on the line between those before and after.
+
+    :param runs: Of one environment and algo key
+    :param width: Steps in a bin, a power of two
+    :param column: ``REWARD`` or ``SCORE``
+    :return: steps at the bins' centres, from the first episode on, mean, standard deviation and number of runs, ``(n,)`` each
+    """
+    curves = []
+    for run in runs:
+        values = run.curve.widened(width).means()[:, column]
+        known = np.flatnonzero(~np.isnan(values))
+        curves.append(np.interp(np.arange(known[0], len(values)), known, values[known]))
+        curves[-1] = np.concatenate([np.full(known[0], np.nan), curves[-1]])
+    n_bins = max(map(len, curves))
+    table = np.stack([np.pad(curve, (0, n_bins - len(curve)), constant_values=np.nan) for curve in curves])  # (runs, n_bins)
+    there = ~np.isnan(table)
+    n_runs = there.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        mean = np.where(there, table, 0.0).sum(axis=0) / n_runs
+        std = np.sqrt(np.where(there, (table - mean) ** 2, 0.0).sum(axis=0) / n_runs)
+    steps = (np.arange(n_bins) + 0.5) * width
+    first = np.argmax(n_runs > 0)
+    return steps[first:], mean[first:], std[first:], n_runs[first:]
+
+
+def common_width(runs: Sequence[Run]) -> int:
+    """
+    :param runs: Of one environment
+    :return: steps in a bin of their drawn curves, a power of two
+    """
+    width = max(run.curve.width for run in runs)
+    while max(run.n_steps for run in runs) > width * N_BINS:
+        width *= 2
+    return width
+
+
+def draw(env_id: str, algos: dict[str, list[Run]], column: int, folder: Path) -> list[dict[str, object]]:
+    """
+    :param env_id: Gymnasium id
+    :param algos: Algo key -> runs
+    :param column: ``REWARD``, with the published curves, or ``SCORE``
+    :param folder: Where ``<environment>_reward.png`` and ``.svg``, or ``_score``, are written
+    :return: the points that were drawn
+    :raises ImportError: if matplotlib is missing, naming the extra
+    """
+    require("matplotlib", "plots")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axis: Any = figure.subplots()
+    points: list[dict[str, object]] = []
+    width = common_width([run for runs in algos.values() for run in runs])
+    last = 0.0
+    for index, (algo, runs) in enumerate(algos.items()):
+        steps, mean, std, n_runs = learning_curve(runs, width, column)
+        last = max(last, steps[-1] + width / 2)
+        colour = f"C{index}"
+        name = published.NAMES.get(published.MODELS.get(algo, ""), algo)
+        count = f"{len(runs)} run{'s' * (len(runs) > 1)}"
+        axis.plot(steps / 1e6, mean, color=colour, marker="." if len(steps) < 3 else None, label=f"{name} ({count})")
+        axis.fill_between(steps / 1e6, mean - std, mean + std, color=colour, alpha=0.2, linewidth=0)
+        for values in zip(steps, mean, std, n_runs, strict=True):
+            names = ("steps", "mean", "std", "runs")
+            points.append({"environment": env_id, "algo": algo, **dict(zip(names, map(float, values), strict=True))})
+        paper = published.curve(algo, env_id) if column == REWARD else None
+        if paper is not None:
+            axis.plot(
+                paper[0] / 1e6, paper[1], color=colour, linestyle="--", linewidth=0.8, alpha=0.7, label=f"{name}, published"
+            )
+    axis.set(title=env_id, xlabel="environment steps, millions", ylabel=LABELS[column], xlim=(0, last / 1e6))
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1))
+    stem = f"{env_id.replace('/', '_')}_{('reward', 'score')[column]}"
+    figure.savefig(folder / f"{stem}.png", dpi=120)
+    figure.savefig(folder / f"{stem}.svg")
+    return points

@@ -1,0 +1,109 @@
+"""What the paper published: scores, and learning curves read off the pixels of its figure.
+
+Pecháč, Chovanec, Farkaš: Self-supervised network distillation, arXiv 2302.11563. The curves are accurate to about ±0.3; points
+are missing where lines cover each other. Knows these files and which algo key stands for which model; no run.
+"""
+
+import csv
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+import numpy as np
+
+MODELS = {
+    "ppo": "baseline",
+    "ppo_rnd": "rnd",
+    "ppo_snd_v": "snd_v",
+    "ppo_snd_std": "snd_std",
+    "ppo_snd_vic": "snd_vic",
+    "ppo_snd": "snd_vic",
+}
+NAMES = {"baseline": "Baseline", "rnd": "RND", "snd_v": "SND-V", "snd_std": "SND-STD", "snd_vic": "SND-VIC"}
+#: part of an id -> steps of a run
+FULL_STEPS = {"NoFrameskip-v4": 128_000_000, "procgen-": 64_000_000}
+CURVE_ACCURACY = 0.3
+
+
+class Score(NamedTuple):
+    """A cell of the paper's tables."""
+
+    mean_reward: float  # mean over runs of the mean over all training episodes
+    std_reward: float  # population standard deviation over runs
+    highest_score: float | None  # mean over runs of the highest raw score, for Atari
+
+
+def environment_name(env_id: str) -> str:
+    """
+    :param env_id: Gymnasium id
+    :return: what the paper calls it
+    """
+    return env_id.removeprefix("procgen-").removesuffix("-v0").removesuffix("NoFrameskip-v4")
+
+
+def full_steps(env_id: str) -> int | None:
+    """
+    :param env_id: Gymnasium id
+    :return: steps of a published run, None where the paper has none
+    """
+    if environment_name(env_id) not in {environment for environment, _ in _scores()}:
+        return None
+    return next(steps for part, steps in FULL_STEPS.items() if part in env_id)
+
+
+def score(algo: str, env_id: str) -> Score | None:
+    """
+    :param algo: Algo key
+    :param env_id: Gymnasium id
+    :return: what the paper's tables say
+    """
+    return _scores().get((environment_name(env_id), MODELS.get(algo, "")))
+
+
+def curve(algo: str, env_id: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """
+    :param algo: Algo key
+    :param env_id: Gymnasium id
+    :return: steps and mean rewards of the published learning curve, ``(n,)`` each
+    """
+    points = _curves().get((environment_name(env_id), MODELS.get(algo, "")))
+    return None if points is None else (np.array([step for step, _ in points]), np.array([reward for _, reward in points]))
+
+
+def curve_at(algo: str, env_id: str, step: float) -> float | None:
+    """
+    :param algo: Algo key
+    :param env_id: Gymnasium id
+    :param step: Number of steps
+    :return: the published curve there, between its points; None where there is none
+    """
+    points = curve(algo, env_id)
+    if points is None or not points[0][0] <= step <= points[0][-1]:
+        return None
+    return float(np.interp(step, *points))
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    text = files("sb3_snd.report").joinpath("published", name).read_text()
+    return list(csv.DictReader(text.splitlines()))
+
+
+@cache
+def _scores() -> dict[tuple[str, str], Score]:
+    return {
+        (row["environment"], row["model"]): Score(
+            float(row["mean_reward"]),
+            float(row["std_reward"]),
+            float(row["highest_score"]) if row["highest_score"] else None,
+        )
+        for row in _rows("scores.csv")
+    }
+
+
+@cache
+def _curves() -> dict[tuple[str, str], list[tuple[float, float]]]:
+    curves: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for row in _rows("curves.csv"):
+        point = float(row["million_steps"]) * 1e6, float(row["mean_reward"])
+        curves.setdefault((row["environment"], row["model"]), []).append(point)
+    return curves

@@ -1,0 +1,183 @@
+"""The paper's two tables with ours beside the published figures, and the definitions of both.
+
+Knows runs and published figures; draws nothing.
+"""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sb3_snd.extras import require
+from sb3_snd.report import published
+from sb3_snd.report.runs import REWARD, Run, Skipped
+
+Groups = dict[str, dict[str, list[Run]]]  # environment -> algo key -> runs
+
+MIN_RUNS = 5  # that an interval is worth drawing for
+REPETITIONS = 2000  # of the bootstrap
+SHORT = 0.95  # share of the published steps below which a run is called short
+LAST_SHARE = 0.05  # share of a run over which its last rewards are averaged
+
+DEFINITIONS = """\
+- *Mean reward*: mean over all training episodes of the learner's reward, from the first step on (not the final performance);
+  mean ± population standard deviation over runs. In Atari the learner's reward is 0 or 1 at each step, in Procgen the game's.
+- *Highest score*: of one episode in the game's own points, mean over runs.
+- *At the end*: mean reward of the episodes in the last 5 % of a run's steps, mean over runs, and the published curve at the
+  same number of steps, read off the paper's figure to about ±0.3. For a short run compare these, not the mean rewards: the
+  published mean is over a run of full length.
+- *IQM*: interquartile mean over runs of the mean reward, with a 95 % interval from a stratified bootstrap (rliable).
+- Steps are those of finished episodes.
+- The published scores of SND-V were measured otherwise, as a moving average of one environment, and its Montezuma runs with
+  other settings."""
+
+
+def group(runs: Sequence[Run]) -> Groups:
+    """
+    :param runs: In any order
+    :return: sorted by environment and algo key
+    """
+    groups: Groups = {}
+    order = list(published.MODELS)
+    for run in sorted(
+        runs, key=lambda run: (run.env_id, order.index(run.algo) if run.algo in order else len(order), run.algo)
+    ):
+        groups.setdefault(run.env_id, {}).setdefault(run.algo, []).append(run)
+    return groups
+
+
+def last_reward(run: Run) -> float:
+    """
+    :param run: A run
+    :return: mean reward of the episodes that ended in its last steps, in as many bins of its curve as hold one at least
+    """
+    curve = run.curve
+    first = int((1 - LAST_SHARE) * run.n_steps) // curve.width
+    while first > 0 and curve.counts[first:].sum() == 0:
+        first -= 1
+    return float(curve.sums[first:, REWARD].sum() / curve.counts[first:].sum())
+
+
+def interval(means: Sequence[float]) -> tuple[float, float, float] | None:
+    """
+    :param means: Mean reward of each run
+    :return: interquartile mean, and both ends of its 95 % interval; None for fewer than five runs
+    :raises ImportError: if rliable is missing, naming the extra
+    """
+    if len(means) < MIN_RUNS:
+        return None
+    require("rliable", "plots")
+    from rliable import library, metrics
+
+    def iqm(scores: np.ndarray) -> np.ndarray:
+        return np.array([metrics.aggregate_iqm(scores)])
+
+    random = np.random.RandomState(0)
+    scores = {"runs": np.array(means)[:, None]}
+    points, ends = library.get_interval_estimates(scores, iqm, reps=REPETITIONS, random_state=random)
+    return float(points["runs"][0]), float(ends["runs"][0, 0]), float(ends["runs"][1, 0])
+
+
+def rows(groups: Groups) -> list[dict[str, object]]:
+    """
+    :param groups: From :func:`group`
+    :return: one row for each environment and algo key, in numbers; None where there is none
+    """
+    table: list[dict[str, object]] = []
+    for env_id, algos in groups.items():
+        for algo, runs in algos.items():
+            means = [run.mean_reward for run in runs]
+            steps = [run.n_steps for run in runs]
+            full, paper, estimate = published.full_steps(env_id), published.score(algo, env_id), interval(means)
+            table.append(
+                {
+                    "environment": env_id,
+                    "algo": algo,
+                    "runs": len(runs),
+                    "steps_min": min(steps),
+                    "steps_max": max(steps),
+                    "episodes": sum(run.n_episodes for run in runs),
+                    "short": full is not None and min(steps) < SHORT * full,
+                    "mean_reward": float(np.mean(means)),
+                    "std_reward": float(np.std(means)),
+                    "published_mean_reward": paper.mean_reward if paper else None,
+                    "published_std_reward": paper.std_reward if paper else None,
+                    "end_reward": float(np.mean([last_reward(run) for run in runs])),
+                    "published_end_reward": published.curve_at(algo, env_id, float(np.mean(steps))),
+                    "iqm_reward": estimate[0] if estimate else None,
+                    "iqm_low": estimate[1] if estimate else None,
+                    "iqm_high": estimate[2] if estimate else None,
+                    "highest_score": float(np.mean([run.highest_score for run in runs])),
+                    "published_highest_score": paper.highest_score if paper else None,
+                }
+            )
+    return table
+
+
+def markdown(table: list[dict[str, object]], skipped: Sequence[Skipped], remarks: Sequence[Run]) -> str:
+    """
+    :param table: From :func:`rows`
+    :param skipped: Folders without a run
+    :param remarks: Runs of which lines were left out
+    :return: the report's tables and the definitions of what is in them
+    """
+
+    def number(value: object, digits: int = 2) -> str:
+        return "–" if value is None else f"{value:.{digits}f}"
+
+    def pair(row: dict[str, object], prefix: str) -> str:
+        mean, std = row[f"{prefix}mean_reward"], row[f"{prefix}std_reward"]
+        return "–" if mean is None else f"{number(mean)} ± {number(std)}"
+
+    heads = [
+        "environment",
+        "algo",
+        "runs",
+        "million steps",
+        "mean reward",
+        "published",
+        "at the end",
+        "published there",
+        "IQM",
+    ]
+    lines = ["## Mean reward", "", *_head(heads, 2)]
+    for row in table:
+        low, high = (float(str(row[name])) / 1e6 for name in ("steps_min", "steps_max"))
+        steps = f"{high:.3g}" if f"{low:.3g}" == f"{high:.3g}" else f"{low:.3g} to {high:.3g}"
+        iqm = "–" if row["iqm_reward"] is None else "{} ({} to {})".format(*(number(row[f"iqm_{e}"]) for e in ENDS))
+        cells = [row["environment"], f"`{row['algo']}`", row["runs"], steps + ", *short*" * bool(row["short"])]
+        cells += [pair(row, ""), pair(row, "published_"), number(row["end_reward"]), number(row["published_end_reward"]), iqm]
+        lines.append(_line(cells))
+    lines += ["", "## Highest score", "", *_head(["environment", "algo", "runs", "highest score", "published"], 2)]
+    for row in table:
+        scores = [number(row["highest_score"], 0), number(row["published_highest_score"], 0)]
+        lines.append(_line([row["environment"], f"`{row['algo']}`", row["runs"], *scores]))
+    lines += ["", "## What is in the tables", "", DEFINITIONS]
+    if skipped or remarks:
+        lines += ["", "## Left out", ""]
+        lines += [f"- `{entry.folder}`: {entry.reason}" for entry in skipped]
+        lines += [f"- `{run.folder}`: {run.remark}" for run in remarks]
+    return "\n".join(lines)
+
+
+ENDS = ("reward", "low", "high")
+
+
+def _line(cells: Sequence[object]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _head(names: Sequence[str], n_left: int) -> list[str]:
+    return [_line(names), "|" + "---|" * n_left + "---:|" * (len(names) - n_left)]
+
+
+def write_csv(path: Path, table: Sequence[dict[str, object]]) -> None:
+    """
+    :param path: File to write
+    :param table: Rows with the same names; None becomes an empty cell
+    """
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(table[0]))
+        writer.writeheader()
+        writer.writerows(table)
