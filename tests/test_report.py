@@ -15,7 +15,7 @@ ENV = "procgen-jumper-v0"
 
 def write_run(logs, algo="ppo_snd_vic", env_id=ENV, number=1, episodes=((0.0, 10, 1.0),), ending="\n", extra=True):
     """Episodes of (score, length, learner's reward)."""
-    folder = logs / algo / f"{env_id}_{number}"
+    folder = logs / algo / f"{env_id.replace('/', '-')}_{number}"  # as the Zoo writes it
     folder.mkdir(parents=True)
     names = ["r", "l", "t", "r_ext", "r_int"] if extra else ["r", "l", "t"]
     lines = [",".join(names)]

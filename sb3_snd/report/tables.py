@@ -4,6 +4,7 @@ Knows runs and published figures; draws nothing.
 """
 
 import csv
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,7 +76,9 @@ def interval(means: Sequence[float]) -> tuple[float, float, float] | None:
 
     random = np.random.RandomState(0)
     scores = {"runs": np.array(means)[:, None]}
-    points, ends = library.get_interval_estimates(scores, iqm, reps=REPETITIONS, random_state=random)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # rliable knows no other way to seed it yet
+        points, ends = library.get_interval_estimates(scores, iqm, reps=REPETITIONS, random_state=random)
     return float(points["runs"][0]), float(ends["runs"][0, 0]), float(ends["runs"][1, 0])
 
 
