@@ -30,8 +30,8 @@ DEFINITIONS = """\
   published mean is over a run of full length.
 - *IQM*: interquartile mean over runs of the mean reward, with a 95 % interval from a stratified bootstrap (rliable).
 - Steps are those of finished episodes.
-- The published scores of SND-V were measured otherwise, as a moving average of one environment, and its Montezuma runs with
-  other settings."""
+- The published scores of SND-V were measured otherwise, as a moving average of one environment, and in one game with other
+  settings."""
 
 
 def group(runs: Sequence[Run]) -> Groups:
