@@ -24,10 +24,9 @@ def drop_tiles(frames: th.Tensor, drop: float = 0.1, probability: float = 0.5) -
     if sides:
         sizes = _tile_sizes(sides, frames.device)
         size = sizes[th.randint(len(sizes), (1,), device=frames.device)]  # the host need not know which
-        tiles = th.rand(n, 1, *sides, device=frames.device) >= drop
+        keep = th.rand(n, 1, *sides, device=frames.device) >= drop  # by tiles, then by pixels
         for dim, side in enumerate(sides, start=2):
-            tiles = tiles.index_select(dim, th.arange(side, device=frames.device) // size)
-        keep = tiles  # (n, 1, H, W)
+            keep = keep.index_select(dim, th.arange(side, device=frames.device) // size)  # (n, 1, H, W)
     else:
         keep = th.rand_like(frames) >= drop
     return frames * (keep | ~_chosen(frames, probability))

@@ -204,8 +204,8 @@ def recorded_updates(step: Replay, optimizer: th.optim.Optimizer, rates: list[th
     for group, rate in zip(groups, rates, strict=True):
         rate.fill_(float(group["lr"]))
         group.update(lr=rate, capturable=True)
-    step.check()
     try:
+        step.check()
         yield step
     finally:
         for group, (rate_before, capturable) in zip(groups, before, strict=True):

@@ -42,8 +42,7 @@ def report(logs: list[Path], out: Path, n_jobs: int | None = None) -> Path:
     for env_id, algos in tqdm(groups.items(), unit="environment", desc="drawing"):
         for column, drawn in points.items():
             drawn += figures.draw(env_id, algos, column, out)
-            stem = f"{env_id.replace('/', '_')}_{('reward', 'score')[column]}"
-            lines.append(f"![{figures.LABELS[column]} in {env_id}]({stem}.png)")
+            lines.append(f"![{figures.LABELS[column]} in {env_id}]({figures.stem(env_id, column)}.png)")
     lines += [
         "",
         "Mean over runs and a band of one standard deviation; dashed: published, read off the paper's figure to ±0.3.",

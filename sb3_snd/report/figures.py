@@ -17,6 +17,15 @@ N_BINS = 128  # of a drawn curve, at most
 LABELS = {REWARD: "learner's reward of an episode", SCORE: "score of an episode"}
 
 
+def stem(env_id: str, column: int) -> str:
+    """
+    :param env_id: Gymnasium id
+    :param column: ``REWARD`` or ``SCORE``
+    :return: name of the picture's files, without what tells their kind
+    """
+    return f"{env_id.replace('/', '_')}_{('reward', 'score')[column]}"
+
+
 def learning_curve(runs: Sequence[Run], width: int, column: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """
     Mean and population standard deviation over the runs that have come as far. Bins in which no episode of a run ended lie
@@ -61,7 +70,7 @@ def draw(env_id: str, algos: dict[str, list[Run]], column: int, folder: Path) ->
     :param env_id: Gymnasium id
     :param algos: Algo key -> runs
     :param column: ``REWARD``, with the published curves, or ``SCORE``
-    :param folder: Where ``<environment>_reward.png`` and ``.svg``, or ``_score``, are written
+    :param folder: Where the picture is written, as PNG and SVG, see :func:`stem`
     :return: the points that were drawn
     :raises ImportError: if matplotlib is missing, naming the extra
     """
@@ -92,7 +101,6 @@ def draw(env_id: str, algos: dict[str, list[Run]], column: int, folder: Path) ->
     axis.set(title=env_id, xlabel="environment steps, millions", ylabel=LABELS[column], xlim=(0, last / 1e6))
     axis.grid(alpha=0.3)
     axis.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1))
-    stem = f"{env_id.replace('/', '_')}_{('reward', 'score')[column]}"
-    figure.savefig(folder / f"{stem}.png", dpi=120)
-    figure.savefig(folder / f"{stem}.svg")
+    figure.savefig(folder / f"{stem(env_id, column)}.png", dpi=120)
+    figure.savefig(folder / f"{stem(env_id, column)}.svg")
     return points

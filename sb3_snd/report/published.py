@@ -22,7 +22,6 @@ MODELS = {
 NAMES = {"baseline": "Baseline", "rnd": "RND", "snd_v": "SND-V", "snd_std": "SND-STD", "snd_vic": "SND-VIC"}
 #: part of an id -> steps of a run
 FULL_STEPS = {"NoFrameskip-v4": 128_000_000, "procgen-": 64_000_000}
-CURVE_ACCURACY = 0.3
 
 
 class Score(NamedTuple):

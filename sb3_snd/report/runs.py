@@ -131,6 +131,8 @@ def read_run(folder: Path) -> Run | Skipped:
 
 def read_monitor(path: Path):  # type: ignore[no-untyped-def]  # pandas is an extra
     """
+    One file of those that SB3's ``load_results`` reads, which takes a line for whole that was cut off within its last number.
+
     :param path: A monitor file of SB3 or of ``StreamMonitor``
     :return: its header, a table of the finished episodes, and a remark on lines that were left out
     :raises ValueError: if it is no monitor file
