@@ -35,7 +35,7 @@ from sb3_snd.targets.std import STDTarget, infonce
 from sb3_snd.torch_layers import SNDTrunk
 from sb3_snd.type_aliases import Transitions
 
-ALGO_KEYS = ("ppo_rnd", "ppo_snd_v", "ppo_snd_std", "ppo_snd_vic", "ppo_snd")
+ALGO_KEYS = ("ppo_rnd", "ppo_snd_v", "ppo_snd_v_original", "ppo_snd_std", "ppo_snd_vic", "ppo_snd")
 ROLLOUT, STEPPING, INFERENCE, NOVELTY, PPO_UPDATE, SND_UPDATE, OTHER = PHASES = (
     "rollout",
     "stepping",

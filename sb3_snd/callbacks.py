@@ -26,11 +26,11 @@ class SNDCallback(BaseCallback):
     Trains, logs and saves the ``SND`` of a :class:`~sb3_snd.wrappers.VecIntrinsicReward` beside an unmodified algorithm,
     and lets the wrapper reward for as long as the algorithm learns.
 
-    On-policy (PPO, A2C, and sb3-contrib's): one pass over each rollout, when it is complete. That is before the
+    On-policy (PPO, A2C, and sb3-contrib's): ``SND.n_epochs`` passes over each rollout, when it is complete. That is before the
     algorithm's own update, which changes nothing: neither reads the other's nets.
 
-    Off-policy (DQN, SAC, ...): as many transitions, drawn from the replay buffer, as were collected, so one pass on
-    average. The bonus is that of the time of the step, it is not computed anew when a transition is replayed.
+    Off-policy (DQN, SAC, ...): as many transitions, drawn from the replay buffer, as were collected, so as many passes
+    on average. The bonus is that of the time of the step, it is not computed anew when a transition is replayed.
 
     :param save_path: Folder for the nets, ``<name_prefix>_<steps>_steps.snd.pth`` and, at the end of training,
         ``<name_prefix>.snd.pth``; None: nothing is saved
@@ -113,7 +113,7 @@ class SNDCallback(BaseCallback):
         if isinstance(self.model, OnPolicyAlgorithm):
             self._log(self.snd.train_on_rollout(self.wrapper.pop_rollout()))
             return
-        self._untrained += self.num_timesteps - self._seen
+        self._untrained += self.snd.n_epochs * (self.num_timesteps - self._seen)
         self._seen = self.num_timesteps
         batch_size = self.snd.batch_size or MINIBATCH
         while self._untrained >= batch_size:

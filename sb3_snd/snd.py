@@ -4,6 +4,7 @@ Knows observations and target models; no environment, no algorithm, no logger.
 """
 
 import inspect
+import itertools
 import math
 import numbers
 import pathlib
@@ -42,6 +43,7 @@ class SND(nn.Module):
     :param learning_rate: Of the one Adam for both nets
     :param batch_size: Transitions in a minibatch, consecutive in time; it must divide the rollout. None: the paper's 512,
         or the largest number below that divides the rollout
+    :param n_epochs: Passes over each rollout, one in the paper
     :param device: PyTorch device of the nets
     :param obs_key: The entry of ``Dict`` observations whose novelty counts
     :param norm_reward: Whether to divide novelty by the running standard deviation of its discounted sum, over time in
@@ -63,6 +65,7 @@ class SND(nn.Module):
         eta: float | None = None,
         learning_rate: float = 1e-4,
         batch_size: int | None = None,
+        n_epochs: int = 1,
         device: th.device | str = "auto",
         obs_key: str | None = None,
         norm_reward: bool = False,
@@ -72,15 +75,17 @@ class SND(nn.Module):
         super().__init__()
         target_class = find_target(target, target_kwargs)
         self.eta = target_class.eta if eta is None else eta
-        _check_numbers(eta=self.eta, learning_rate=learning_rate, batch_size=batch_size, **target_kwargs)
+        _check_numbers(eta=self.eta, learning_rate=learning_rate, batch_size=batch_size, n_epochs=n_epochs, **target_kwargs)
         self.reader = FrameReader(observation_space, obs_key)
         self.batch_size = batch_size
+        self.n_epochs = n_epochs
         self.target_name = target
         # What a second SND needs to take this one's state_dict
         self.init_kwargs = dict(
             eta=self.eta,
             learning_rate=learning_rate,
             batch_size=batch_size,
+            n_epochs=n_epochs,
             obs_key=obs_key,
             norm_reward=norm_reward,
             precision=precision,
@@ -148,13 +153,21 @@ class SND(nn.Module):
 
         :param obs: ``(n, *obs_shape)``
         """
-        if self.obs_stats is None and type(self.target).update_statistics is Target.update_statistics:
+        if self.obs_stats is None and not self.target.keeps_statistics:
             return
         frames = self.reader.scale(self.select(obs))
         if self.obs_stats is not None:
             self.obs_stats.update(frames)
             frames = self.obs_stats.normalize(frames, clip=VECTOR_CLIP)
         self.target.update_statistics(frames)
+
+    @th.no_grad()
+    def features(self, obs: Any) -> th.Tensor:
+        """
+        :param obs: ``(n, *obs_shape)``
+        :return: the target's features, ``(n, features_dim)`` float32 on the nets' device
+        """
+        return self.target(self._frames(obs))
 
     @th.no_grad()
     def novelty(self, obs: Any) -> th.Tensor:
@@ -257,7 +270,7 @@ class SND(nn.Module):
 
     def train_on_rollout(self, rollout: Rollout) -> dict[str, float]:
         """
-        One pass of both nets over a rollout.
+        ``n_epochs`` passes of both nets over a rollout.
 
         :param rollout: ``T`` steps of ``N`` environments
         :return: means over the minibatches of each loss term, and of the norm of the target's features
@@ -265,13 +278,14 @@ class SND(nn.Module):
         """
         observations = self.reader.entry(rollout.observations)
         self._memory = [observations] if isinstance(observations, th.Tensor) else []
+        batches = itertools.chain.from_iterable(self.minibatches(rollout) for _ in range(self.n_epochs))
         if not self.fixed_shapes:
-            return self._train(self.minibatches(rollout), self._update)
+            return self._train(batches, self._update)
         if self._replay is None:
             self._rates = [th.zeros((), device=self.device) for _ in self.optimizer.param_groups]
             self._replay = Replay(self._update, self._state)
         with recorded_updates(self._replay, self.optimizer, self._rates) as update:
-            return self._train(self.minibatches(rollout), update)
+            return self._train(batches, update)
 
     def train_on_pairs(self, obs: Any, next_obs: Any) -> dict[str, float]:
         """
@@ -364,7 +378,7 @@ def find_target(target: str | type[Target], target_kwargs: dict[str, Any]) -> ty
     if unknown:
         raise ValueError(
             f"Unknown SND argument {unknown[0]!r}: {target.__name__} takes"
-            f" {', '.join(['eta', 'learning_rate', 'batch_size', 'obs_key', 'norm_reward', 'precision', *known])}."
+            f" {', '.join(['eta', 'learning_rate', 'batch_size', 'n_epochs', 'obs_key', 'norm_reward', 'precision', *known])}."
         )
     return target
 
@@ -391,7 +405,7 @@ def _check_numbers(eta: Any, learning_rate: Any, **sizes: Any) -> None:
     if not (isinstance(learning_rate, numbers.Real) and 0 < float(learning_rate) < math.inf):
         raise ValueError(f"learning_rate={learning_rate!r} must be a positive number.")
     # The variance of one sample is not defined
-    for name, least in (("batch_size", 2), ("features_dim", 1), ("target_width", 1), ("learner_width", 1)):
+    for name, least in (("batch_size", 2), ("n_epochs", 1), ("features_dim", 1), ("target_width", 1), ("learner_width", 1)):
         size = sizes.get(name)
         if size is not None and not (isinstance(size, numbers.Integral) and int(size) >= least):
             raise ValueError(f"{name}={size!r} must be a whole number, {least} at least.")

@@ -35,7 +35,7 @@ import rl_zoo3.train  # noqa: E402
 from rl_zoo3.exp_manager import ExperimentManager  # noqa: E402
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER  # noqa: E402
 
-ALGO_KEYS = ("ppo_rnd", "ppo_snd_v", "ppo_snd_std", "ppo_snd_vic", "ppo_snd")
+ALGO_KEYS = ("ppo_rnd", "ppo_snd_v", "ppo_snd_v_original", "ppo_snd_std", "ppo_snd_vic", "ppo_snd")
 #: per-environment wrapper of a YAML entry, or the environment's entry point where it has none -> all environments at once
 NATIVE: dict[str, Callable[..., VecEnv]] = {
     "sb3_snd.envs.AtariWrapper": make_atari_env,

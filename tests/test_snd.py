@@ -158,6 +158,9 @@ def test_own_target_class():
         (dict(batch_size=1), "batch_size=1 must be a whole number, 2 at least"),
         (dict(batch_size=16.0), "batch_size=16.0 must be a whole number"),
         (dict(features_dim=0), "features_dim=0 must be a whole number, 1 at least"),
+        (dict(n_epochs=0), "n_epochs=0 must be a whole number, 1 at least"),
+        (dict(target="v", normalize_input=True), "normalize_input=True is for images"),
+        (dict(target="v", noise_probability=2), r"noise_probability=2 must lie in \[0, 1\]"),
         (dict(target_width=-3), "target_width=-3 must be a whole number"),
         (dict(width=3), "Unknown SND argument 'width': VICTarget takes eta, .*obs_key, norm_reward, .*target_width"),
         (dict(space=spaces.Text(3)), "SND cannot read Text"),
@@ -172,6 +175,44 @@ def test_bad_input(kwargs, message):
 def test_numpy_numbers_are_numbers():
     snd = make(eta=np.float32(0.5), batch_size=np.int64(8), learning_rate=np.float64(1e-3))
     assert (snd.eta, snd.batch_size) == (0.5, 8)
+
+
+def test_four_epochs_are_four_passes():
+    """VIC draws nothing, so that passes can be repeated to the bit; the log is the mean over all of them."""
+    obs = random_obs(VECTOR, 32).reshape(8, 4, 4)
+    once, four = make(batch_size=16), make(batch_size=16, n_epochs=4)
+    passes = [once.train_on_rollout(Rollout(obs, obs[0], {})) for _ in range(4)]
+    terms = four.train_on_rollout(Rollout(obs, obs[0], {}))
+    assert all(th.equal(a, b) for a, b in zip(once.parameters(), four.parameters(), strict=True))
+    assert terms["loss"] == pytest.approx(np.mean([each["loss"] for each in passes]))
+
+
+def test_normalised_input_of_snd_v_by_hand():
+    """
+    Half of the batch is 0.2 and half 0.6: mean 0.4 and variance 0.04. It counts as much as the start, mean 0 and variance 1:
+    together mean 0.2 and variance (1 + 0.04 + 0.4² / 2) / 2 = 0.56.
+    """
+    space = spaces.Box(0, 1, (1, 36, 36))
+    snd = make(space, "v", normalize_input=True)
+    level = lambda value: np.full((1, 1, 36, 36), value, np.float32)  # noqa: E731
+    snd.update_statistics(np.concatenate([level(0.2), level(0.6)]))
+    seen = []
+    snd.target.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    for value, expected in [(0.5, 0.3 / 0.56**0.5), (0.2, 0.0), (0.0, -0.2 / 0.56**0.5), (1.0, 1.0)]:
+        snd.novelty(level(value))
+        np.testing.assert_allclose(seen.pop(), np.full((1, 1, 36, 36), expected), rtol=1e-6, atol=1e-7)
+
+    plain = make(space, "v")
+    plain.update_statistics(level(0.2))
+    assert set(snd.state_dict()) - set(plain.state_dict()) == {f"target.frame_stats.{x}" for x in ("mean", "var", "count")}
+
+
+def test_noise_always():
+    frames = th.full((64, 1, 36, 36), 0.5)
+    for probability, least, most in [(0.0, 0, 0), (0.5, 16, 48), (1.0, 64, 64)]:
+        views = make(GREY_STACK, "v", noise_probability=probability).target.augment(frames)
+        noisy = sum(not set(view.unique().tolist()) <= {0.0, 0.5} for view in views)
+        assert least <= noisy <= most
 
 
 def test_rollout_must_divide_into_minibatches():

@@ -14,6 +14,7 @@ ROOMS = (
     "preprocessing",
     "frame_stacks",
     "running_stats",
+    "feature_spaces",
     "torch_layers",
     "augmentations",
     "targets",
@@ -28,7 +29,9 @@ ROOMS = (
     "plots",
     "report",
     "envs",
+    "exploration",
     "zoo",
+    "analyze",
 )
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -25,7 +25,8 @@ PROCGEN = [f"procgen-{game}-v0" for game in ("caveflyer", "coinrun", "jumper", "
 SMALL_TASKS = [
     "MountainCarContinuous-v0",
     "MountainCar-v0",
-    *(f"MiniGrid-{task}-v0" for task in ("DoorKey-8x8", "MultiRoom-N2-S4", "DoorKey-6x6")),
+    *(f"MiniGrid-{task}-v0" for task in ("DoorKey-8x8", "MultiRoom-N2-S4", "DoorKey-6x6", "Empty-16x16")),
+    "FrozenLake-v1",
 ]
 # eta of the paper, in the order of the ten environments
 ETA = {
@@ -63,6 +64,15 @@ def test_every_file_has_the_ten_environments_and_the_small_ones():
     for key in TARGET_OF:
         assert set(entries(key)) == {"atari", *ATARI, *PROCGEN, *SMALL_TASKS}, key
     assert entries("ppo_snd") == entries("ppo_snd_vic")
+
+
+def test_published_settings_of_snd_v_are_an_entry_of_their_own():
+    """As ppo_snd_v, but for the three options that the published runs of Montezuma's Revenge had."""
+    plain, original = entries("ppo_snd_v"), entries("ppo_snd_v_original")
+    assert set(original) == {"atari", ATARI[0]}
+    options = {"eta": 0.5, "normalize_input": True, "noise_probability": 1.0, "n_epochs": 4}
+    for env_id, entry in original.items():
+        assert entry == {**plain[env_id], "snd_kwargs": options}
 
 
 def test_every_key_is_read():

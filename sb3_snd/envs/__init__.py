@@ -7,6 +7,7 @@ Game names may stand in this room. It must not know any network, novelty or algo
 import re
 
 from sb3_snd.envs.atari import AtariVecEnv, AtariWrapper, VecPositiveReward, make_atari_env
+from sb3_snd.envs.places import find_places
 from sb3_snd.envs.procgen import ProcgenEnv, ProcgenVecEnv, make_procgen_env
 from sb3_snd.extras import require
 
@@ -30,6 +31,7 @@ __all__ = [
     "ProcgenEnv",
     "ProcgenVecEnv",
     "VecPositiveReward",
+    "find_places",
     "make_atari_env",
     "make_procgen_env",
     "require_package",

@@ -19,6 +19,12 @@ from sb3_snd.envs.native import NativeVecEnv, find_spec
 from sb3_snd.extras import require
 from sb3_snd.preprocessing import check_frame_size
 
+#: game -> the byte of the console's 128 that holds the number of the room. Montezuma's Revenge, Private Eye and Venture: Anand
+#: et al., Unsupervised state representation learning in Atari, arXiv 1906.08226 (mila-iqia/atari-representation-learning,
+#: ram_annotations.py). Pitfall: its disassembly keeps the number of the scene at address $81, 196 at the start
+#: (samiam.org/blog/20130606.html). No source is known for Gravitar and Solaris.
+ROOM_BYTES = {"montezuma_revenge": 3, "private_eye": 92, "venture": 90, "pitfall": 1}
+
 
 class AtariVecEnv(NativeVecEnv):
     """
@@ -237,3 +243,11 @@ class AtariWrapper(gym.Wrapper):
         game.load_game()  # the emulator reads its settings when a game is loaded
         env = _LastTwoScreens(env, noop_max=0, frame_skip=frame_skip, screen_size=frame_size, grayscale_newaxis=True)
         super().__init__(TransformReward(env, lambda reward: float(float(reward) > 0)))
+        self._ram = game.ale.getRAM
+        self._room_byte = ROOM_BYTES.get(game.spec.kwargs["game"])
+
+    def get_place(self) -> int | None:
+        """
+        :return: the number of the room that the agent is in; None for games of which no byte is known, see ``ROOM_BYTES``
+        """
+        return None if self._room_byte is None else int(self._ram()[self._room_byte])

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from sb3_snd.envs.native import NativeVecEnv, find_spec
-from sb3_snd.envs.procgen_engine import GAMES, check_options, engine_class, time_limit
+from sb3_snd.envs.procgen_engine import GAMES, agent_position, check_options, engine_class, time_limit
 
 ENTRY_POINT = "sb3_snd.envs:ProcgenEnv"
 N_ACTIONS = 15
@@ -76,6 +76,7 @@ class ProcgenVecEnv(NativeVecEnv):
             raise ValueError(f"render_mode={render_mode!r} must be None or 'rgb_array'.")
         self.random_action_probability = random_action_probability
         self.time_limit = time_limit(game, distribution_mode)
+        self.many_levels = distribution_mode != "exploration"
         self.render_mode = render_mode
         self.engine_kwargs = dict(
             engine_options,
@@ -155,6 +156,16 @@ class ProcgenVecEnv(NativeVecEnv):
         stack[:, -3:] = frames["rgb"].transpose(0, 3, 1, 2)
         self._stack = stack
         return stack, rewards, dones, infos
+
+    def get_places(self) -> list[tuple[int, ...]]:
+        """
+        Costs about as much as a step.
+
+        :return: the unit square ``(x, y)`` that each agent is in, after the level's seed unless there is but one level
+        """
+        seeds = [(info["level_seed"],) if self.many_levels else () for info in self._engine.get_info()]
+        squares = map(agent_position, self._engine.get_state())
+        return [(*map(int, seed), int(x), int(y)) for seed, (x, y) in zip(seeds, squares, strict=True)]
 
     def get_images(self) -> Sequence[np.ndarray | None]:
         """
@@ -243,6 +254,12 @@ class ProcgenEnv(gym.Env):
             self._picture = self._venv.get_images()[0]
         self._info = info
         return frame.transpose(1, 2, 0), float(rewards[0]), bool(done) and not truncated, truncated, info
+
+    def get_place(self) -> tuple[int, ...]:
+        """
+        :return: the unit square that the agent is in, see ``ProcgenVecEnv.get_places``; after an end that of the next episode
+        """
+        return self._venv.get_places()[0]
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """

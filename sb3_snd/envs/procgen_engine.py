@@ -5,6 +5,7 @@ Knows the games of Procgen (arXiv 1912.01588), their modes, time limits and opti
 """
 
 import inspect
+import struct
 import sys
 from typing import Any
 
@@ -33,6 +34,28 @@ def time_limit(game: str, distribution_mode: str) -> int:
     :return: Number of steps after which the engine ends an episode
     """
     return 2000 if (game, distribution_mode) == ("jumper", "memory") else TIME_LIMITS.get(game, 1000)
+
+
+def agent_position(state: bytes) -> tuple[float, float]:
+    """
+    Where the engine's saved state has the first of its entities, the agent: numbers of four bytes, and strings after their
+    lengths.
+
+    :param state: Of one game, from the engine's ``get_state``
+    :return: x and y in units of the level's squares
+    """
+
+    def skip_string(place: int) -> int:
+        (length,) = struct.unpack_from("<i", state, place)
+        return place + 4 + length
+
+    place = skip_string(4)  # version; name of the game
+    place += 4 * (9 + 3 + 5)  # options, more options, range of levels
+    for _ in range(2):  # random generators: whether they are seeded, what they are
+        place = skip_string(place + 4)
+    place += 4 * (3 + 7 + 1 + 4)  # last step; action, time, levels, episodes; last reward; defaults, clock
+    place += 4 * 2  # size of the grid, number of entities
+    return struct.unpack_from("<2f", state, place)
 
 
 def engine_class() -> Any:

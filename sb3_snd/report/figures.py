@@ -86,7 +86,7 @@ def draw(env_id: str, algos: dict[str, list[Run]], column: int, folder: Path) ->
         steps, mean, std, n_runs = learning_curve(runs, width, column)
         last = max(last, steps[-1] + width / 2)
         colour = f"C{index}"
-        name = published.NAMES.get(published.MODELS.get(algo, ""), algo)
+        name = published.NAMES.get(algo, algo)
         count = f"{len(runs)} run{'s' * (len(runs) > 1)}"
         axis.plot(steps / 1e6, mean, color=colour, marker="." if len(steps) < 3 else None, label=f"{name} ({count})")
         axis.fill_between(steps / 1e6, mean - std, mean + std, color=colour, alpha=0.2, linewidth=0)

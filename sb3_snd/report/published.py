@@ -15,11 +15,20 @@ MODELS = {
     "ppo": "baseline",
     "ppo_rnd": "rnd",
     "ppo_snd_v": "snd_v",
+    "ppo_snd_v_original": "snd_v",
     "ppo_snd_std": "snd_std",
     "ppo_snd_vic": "snd_vic",
     "ppo_snd": "snd_vic",
 }
-NAMES = {"baseline": "Baseline", "rnd": "RND", "snd_v": "SND-V", "snd_std": "SND-STD", "snd_vic": "SND-VIC"}
+NAMES = {
+    "ppo": "Baseline",
+    "ppo_rnd": "RND",
+    "ppo_snd_v": "SND-V",
+    "ppo_snd_v_original": "SND-V (original)",
+    "ppo_snd_std": "SND-STD",
+    "ppo_snd_vic": "SND-VIC",
+    "ppo_snd": "SND-VIC",
+}
 #: part of an id -> steps of a run
 FULL_STEPS = {"NoFrameskip-v4": 128_000_000, "procgen-": 64_000_000}
 

@@ -31,6 +31,8 @@ class Target(nn.Module, ABC):
     def __init__(self, frame_shape: tuple[int, ...], features_dim: int | None = None) -> None:
         super().__init__()
         self.frame_shape = frame_shape
+        #: whether :meth:`update_statistics` wants to be called
+        self.keeps_statistics = type(self).update_statistics is not Target.update_statistics
         self.features_dim = features_dim or (512 if len(frame_shape) == 3 else 128)
         self.encoder = encoder(frame_shape, self.convs, self.features_dim, self.activation)
         orthogonal_(self.encoder, self.gain)

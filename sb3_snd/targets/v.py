@@ -1,7 +1,7 @@
 """SND-V: a target trained by a contrastive loss on pairs of states, equal or different, both augmented.
 
 Pecháč, Chovanec, Farkaš: Self-supervised network distillation, arXiv 2302.11563, section 4.
-The settings are those of the authors' released program; their published Montezuma runs used others.
+The settings are those of the authors' released program; their published Montezuma runs used others, which are arguments here.
 """
 
 from typing import NamedTuple
@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_snd.augmentations import add_noise, drop_tiles
+from sb3_snd.running_stats import RunningMeanStd
 from sb3_snd.targets.base import Target, masked_mse
 from sb3_snd.torch_layers import Conv
 from sb3_snd.type_aliases import Transitions
@@ -18,6 +19,7 @@ from sb3_snd.type_aliases import Transitions
 DISTILLED_SHARE = 0.25  # share of the (sample, feature) entries that are distilled
 PAIRS_PER_SAMPLE = 1 / 8
 NORM_LIMIT = 200.0
+INPUT_CLIP = 1.0  # normalised frames are clamped to this many standard deviations
 
 
 class Pairs(NamedTuple):
@@ -59,6 +61,10 @@ class VTarget(Target):
     """
     :param frame_shape: ``(C, H, W)`` or ``(D,)``
     :param features_dim: Size of the feature space
+    :param normalize_input: Whether frames are normalised pixel by pixel by a running mean and standard deviation, in which
+        each batch counts once, and clamped to ±1. For images; vectors are normalised as they come
+    :param noise_probability: Probability of a state to be given noise in the contrastive loss
+    :raises ValueError: for ``normalize_input`` with vectors, or a probability outside of [0, 1]
     """
 
     eta = 0.5
@@ -66,12 +72,37 @@ class VTarget(Target):
     activation = nn.ELU
     gain = learner_gain = 2**0.5
 
+    def __init__(
+        self,
+        frame_shape: tuple[int, ...],
+        features_dim: int | None = None,
+        normalize_input: bool = False,
+        noise_probability: float = 0.5,
+    ) -> None:
+        if normalize_input and len(frame_shape) != 3:
+            raise ValueError("normalize_input=True is for images: leave it away, vectors are normalised already.")
+        if not (isinstance(noise_probability, (int, float)) and 0 <= noise_probability <= 1):
+            raise ValueError(f"noise_probability={noise_probability!r} must lie in [0, 1].")
+        super().__init__(frame_shape, features_dim)
+        self.noise_probability = noise_probability
+        self.keeps_statistics = normalize_input
+        self.frame_stats = RunningMeanStd(frame_shape, count=1.0, count_batches=True) if normalize_input else None
+
+    def update_statistics(self, frames: th.Tensor) -> None:
+        """Each batch counts once in the running mean and variance; see :meth:`Target.update_statistics`."""
+        if self.frame_stats is not None:
+            self.frame_stats.update(frames)
+
+    def preprocess(self, frames: th.Tensor) -> th.Tensor:
+        """:return: the frames, with ``normalize_input`` in units of their standard deviation, in [-1, 1]"""
+        return frames if self.frame_stats is None else self.frame_stats.normalize(frames, INPUT_CLIP)
+
     def augment(self, frames: th.Tensor) -> th.Tensor:
         """
         :param frames: ``(k, *frame_shape)``
         :return: the same with random tiles dropped and noise added
         """
-        return add_noise(drop_tiles(frames))
+        return add_noise(drop_tiles(frames), probability=self.noise_probability)
 
     def loss(
         self,
