@@ -111,6 +111,8 @@ def test_tables_by_hand(tmp_path):
         "iqm_reward": None,
         "iqm_low": None,
         "iqm_high": None,
+        "places": None,
+        "std_places": None,
     }
     assert row == {**expected, "published_end_reward": None}  # the figure's line begins later
 
@@ -128,13 +130,51 @@ def test_learning_curve_by_hand():
     def run(steps, rewards):
         values = np.array([[reward, 0.0] for reward in rewards])
         steps = np.array(steps)
-        return Run("a", "e", None, int(steps[-1]), len(steps), 0.0, 0.0, 0.0, bin_episodes(steps, values), "")
+        return Run(
+            "a", "e", None, int(steps[-1]), len(steps), 0.0, 0.0, 0.0, bin_episodes(steps, values), "", np.zeros((0, 2))
+        )
 
     runs = [run([2, 10], [0.0, 4.0]), run([3, 6, 11, 16], [2.0, 4.0, 6.0, 8.0])]
     steps, mean, std, n_runs = figures.learning_curve(runs, 4, REWARD)
     assert steps.tolist() == [2.0, 6.0, 10.0, 14.0] and n_runs.tolist() == [2, 2, 2, 1]
     assert mean.tolist() == [1.0, 3.0, 5.0, 8.0]  # the gap of the first run lies at 2
     assert std.tolist() == [1.0, 1.0, 1.0, 0.0]
+
+
+PROGRESS = "exploration/places,time/total_timesteps\n"
+
+
+def test_places_by_hand(tmp_path):
+    """Of 4 and 8 places at the end; halfway the first has 2, the second between 3 at step 20 and 5 at 40."""
+    for number, lines in [(1, "1,10\n2,30\n4,50\n"), (2, "2,10\n3,20\n5,40\n8,50\n,60\n")]:
+        (write_run(tmp_path, number=number) / "progress.csv").write_text(PROGRESS + lines)
+    write_run(tmp_path, number=3)  # without ExplorationLogger
+    runs = [read_run(folder) for folder in find_folders([tmp_path])]
+    assert [len(run.places) for run in runs] == [3, 4, 0] and runs[1].places[-1].tolist() == [50.0, 8.0]
+    (row,) = tables.rows(tables.group(runs))
+    assert (row["runs"], row["places"], row["std_places"]) == (3, 6.0, 2.0)
+    assert "| procgen-jumper-v0 | `ppo_snd_vic` | 3 | 6.0 ± 2.0 |" in tables.markdown([row], [], [])
+    steps, mean, std = figures.places_curve(runs[:2], n_points=5)
+    assert steps.tolist() == [10.0, 20.0, 30.0, 40.0, 50.0]
+    assert mean.tolist() == [1.5, 2.25, 3.0, 4.0, 6.0] and std.tolist() == [0.5, 0.75, 1.0, 1.0, 2.0]
+    assert figures.draw_places("Own/Env-v0", {"ppo": runs}, tmp_path) == "Own_Env-v0_places"
+    assert (tmp_path / "Own_Env-v0_places.svg").stat().st_size > 0
+    assert figures.draw_places("Own/Env-v0", {"ppo": runs[2:]}, tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "time/total_timesteps\n3\n", PROGRESS + "1,x\n", PROGRESS + '"1'])
+def test_a_log_without_places_does_not_cost_the_run(tmp_path, text):
+    folder = write_run(tmp_path)
+    (folder / "progress.csv").write_text(text)
+    run = read_run(folder)
+    assert run.n_episodes == 1 and run.places.shape == (0, 2)
+
+
+def test_long_logs_are_thinned_from_the_end(tmp_path):
+    folder = write_run(tmp_path)
+    (folder / "progress.csv").write_text(PROGRESS + "".join(f"{step},{step}\n" for step in range(2000)))
+    places = read_run(folder).places
+    assert len(places) <= 512 and places[-1].tolist() == [1999.0, 1999.0] and places[-1, 0] - places[-2, 0] == 4
 
 
 def test_published_figures():

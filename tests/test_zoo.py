@@ -25,8 +25,8 @@ PROCGEN = [f"procgen-{game}-v0" for game in ("caveflyer", "coinrun", "jumper", "
 SMALL_TASKS = [
     "MountainCarContinuous-v0",
     "MountainCar-v0",
-    *(f"MiniGrid-{task}-v0" for task in ("DoorKey-8x8", "MultiRoom-N2-S4", "DoorKey-6x6", "Empty-16x16")),
-    "FrozenLake-v1",
+    *(f"MiniGrid-{task}-v0" for task in ("DoorKey-8x8", "MultiRoom-N2-S4", "DoorKey-6x6")),
+    "DeepSea-v0",
 ]
 # eta of the paper, in the order of the ten environments
 ETA = {

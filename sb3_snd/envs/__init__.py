@@ -6,6 +6,7 @@ Game names may stand in this room. It must not know any network, novelty or algo
 
 import re
 
+from sb3_snd.envs import deep_sea  # noqa: F401  # registers its id
 from sb3_snd.envs.atari import AtariVecEnv, AtariWrapper, VecPositiveReward, make_atari_env
 from sb3_snd.envs.places import find_places
 from sb3_snd.envs.procgen import ProcgenEnv, ProcgenVecEnv, make_procgen_env

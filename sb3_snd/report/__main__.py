@@ -43,6 +43,8 @@ def report(logs: list[Path], out: Path, n_jobs: int | None = None) -> Path:
         for column, drawn in points.items():
             drawn += figures.draw(env_id, algos, column, out)
             lines.append(f"![{figures.LABELS[column]} in {env_id}]({figures.stem(env_id, column)}.png)")
+        places = figures.draw_places(env_id, algos, out)
+        lines += [f"![distinct places seen in {env_id}]({places}.png)"] if places else []
     lines += [
         "",
         "Mean over runs and a band of one standard deviation; dashed: published, read off the paper's figure to ±0.3.",

@@ -65,6 +65,58 @@ def common_width(runs: Sequence[Run]) -> int:
     return width
 
 
+def places_curve(runs: Sequence[Run], n_points: int = N_BINS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    :param runs: With places
+    :param n_points: Of the curve
+    :return: steps up to the end of the shortest run, mean of the distinct places and population standard deviation over the
+        runs, ``(n_points,)`` each
+    """
+    first, last = max(run.places[0, 0] for run in runs), min(run.places[-1, 0] for run in runs)
+    steps = np.linspace(first, last, n_points)
+    counts = np.stack([np.interp(steps, *run.places.T) for run in runs])  # (runs, n_points)
+    return steps, counts.mean(axis=0), counts.std(axis=0)
+
+
+def draw_places(env_id: str, algos: dict[str, list[Run]], folder: Path) -> str | None:
+    """
+    :param env_id: Gymnasium id
+    :param algos: Algo key -> runs
+    :param folder: Where the picture is written, as PNG and SVG
+    :return: its name without what tells its kind; None where no run counted places
+    :raises ImportError: if matplotlib is missing, naming the extra
+    """
+    counted = {algo: [run for run in runs if len(run.places)] for algo, runs in algos.items()}
+    if not any(counted.values()):
+        return None
+    require("matplotlib", "plots")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axis: Any = figure.subplots()
+    for index, (algo, runs) in enumerate(counted.items()):
+        if runs:
+            steps, mean, std = places_curve(runs)
+            axis.plot(steps / 1e6, mean, color=f"C{index}", label=_label(algo, runs))
+            axis.fill_between(steps / 1e6, mean - std, mean + std, color=f"C{index}", alpha=0.2, linewidth=0)
+    name = f"{env_id.replace('/', '_')}_places"
+    _finish(figure, axis, folder / name, title=env_id, ylabel="distinct places seen")
+    return name
+
+
+def _label(algo: str, runs: Sequence[Run]) -> str:
+    return f"{published.NAMES.get(algo, algo)} ({len(runs)} run{'s' * (len(runs) > 1)})"
+
+
+def _finish(figure: Any, axis: Any, path: Path, **settings: Any) -> None:
+    axis.set(xlabel="environment steps, millions", **settings)
+    axis.set_xlim(left=0)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1))
+    for ending in ("png", "svg"):
+        figure.savefig(path.with_name(f"{path.name}.{ending}"), dpi=120)
+
+
 def draw(env_id: str, algos: dict[str, list[Run]], column: int, folder: Path) -> list[dict[str, object]]:
     """
     :param env_id: Gymnasium id
@@ -86,21 +138,15 @@ def draw(env_id: str, algos: dict[str, list[Run]], column: int, folder: Path) ->
         steps, mean, std, n_runs = learning_curve(runs, width, column)
         last = max(last, steps[-1] + width / 2)
         colour = f"C{index}"
-        name = published.NAMES.get(algo, algo)
-        count = f"{len(runs)} run{'s' * (len(runs) > 1)}"
-        axis.plot(steps / 1e6, mean, color=colour, marker="." if len(steps) < 3 else None, label=f"{name} ({count})")
+        axis.plot(steps / 1e6, mean, color=colour, marker="." if len(steps) < 3 else None, label=_label(algo, runs))
         axis.fill_between(steps / 1e6, mean - std, mean + std, color=colour, alpha=0.2, linewidth=0)
         for values in zip(steps, mean, std, n_runs, strict=True):
             names = ("steps", "mean", "std", "runs")
             points.append({"environment": env_id, "algo": algo, **dict(zip(names, map(float, values), strict=True))})
         paper = published.curve(algo, env_id) if column == REWARD else None
         if paper is not None:
-            axis.plot(
-                paper[0] / 1e6, paper[1], color=colour, linestyle="--", linewidth=0.8, alpha=0.7, label=f"{name}, published"
-            )
-    axis.set(title=env_id, xlabel="environment steps, millions", ylabel=LABELS[column], xlim=(0, last / 1e6))
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1))
-    figure.savefig(folder / f"{stem(env_id, column)}.png", dpi=120)
-    figure.savefig(folder / f"{stem(env_id, column)}.svg")
+            name = f"{published.NAMES[algo]}, published"
+            axis.plot(paper[0] / 1e6, paper[1], color=colour, linestyle="--", linewidth=0.8, alpha=0.7, label=name)
+    axis.set_xlim(right=last / 1e6)
+    _finish(figure, axis, folder / stem(env_id, column), title=env_id, ylabel=LABELS[column])
     return points

@@ -1,6 +1,6 @@
 """Runs in the Zoo's log folders (algo key / environment / run), each reduced to a few hundred numbers as soon as it is read.
 
-Knows the columns of ``monitor.csv``; no picture, no table, no published figure.
+Knows the columns of ``monitor.csv`` and ``progress.csv``; no picture, no table, no published figure.
 """
 
 import json
@@ -57,6 +57,7 @@ class Run(NamedTuple):
     highest_score: float
     curve: Curve
     remark: str  # on lines that were left out, or empty
+    places: np.ndarray  # (n, 2) float64: steps, and the distinct places seen by then, of ``ExplorationLogger``; or (0, 2)
 
 
 class Skipped(NamedTuple):
@@ -126,7 +127,27 @@ def read_run(folder: Path) -> Run | Skipped:
         highest_score=float(scores.max()),
         curve=bin_episodes(steps, values),
         remark="; ".join(remarks),
+        places=read_places(folder / "progress.csv"),
     )
+
+
+def read_places(path: Path) -> np.ndarray:
+    """
+    :param path: A log of SB3's, as CSV
+    :return: steps and distinct places, ``(n, 2)``, at most ``MAX_BINS`` of them with the last among them; ``(0, 2)`` where
+        nothing was counted
+    """
+    import pandas
+
+    names = ["time/total_timesteps", "exploration/places"]
+    try:
+        table = pandas.read_csv(path, usecols=lambda name: name in names, dtype=np.float64)
+    except (OSError, ValueError, pandas.errors.ParserError):  # there is none, or it is broken: the monitor file is what counts
+        return np.zeros((0, 2))
+    if set(table.columns) != set(names):
+        return np.zeros((0, 2))
+    values = table[names].dropna().to_numpy()
+    return values[:: -(len(values) // MAX_BINS + 1)][::-1]
 
 
 def read_monitor(path: Path):  # type: ignore[no-untyped-def]  # pandas is an extra

@@ -28,6 +28,8 @@ DEFINITIONS = """\
 - *At the end*: mean reward of the episodes in the last 5 % of a run's steps, mean over runs, and the published curve at the
   same number of steps, read off the paper's figure to about ±0.3. For a short run compare these, not the mean rewards: the
   published mean is over a run of full length.
+- *Places*: distinct places seen in the whole run (rooms, states, coarse positions; see `ExplorationLogger`), mean ± population
+  standard deviation over runs.
 - *IQM*: interquartile mean over runs of the mean reward, with a 95 % interval from a stratified bootstrap (rliable).
 - Steps are those of finished episodes.
 - The published scores of SND-V were measured otherwise, as a moving average of one environment, and in one game with other
@@ -92,6 +94,7 @@ def rows(groups: Groups) -> list[dict[str, object]]:
         for algo, runs in algos.items():
             means = [run.mean_reward for run in runs]
             steps = [run.n_steps for run in runs]
+            places = [run.places[-1, 1] for run in runs if len(run.places)]
             full, paper, estimate = published.full_steps(env_id), published.score(algo, env_id), interval(means)
             table.append(
                 {
@@ -113,6 +116,8 @@ def rows(groups: Groups) -> list[dict[str, object]]:
                     "iqm_high": estimate[2] if estimate else None,
                     "highest_score": float(np.mean([run.highest_score for run in runs])),
                     "published_highest_score": paper.highest_score if paper else None,
+                    "places": float(np.mean(places)) if places else None,
+                    "std_places": float(np.std(places)) if places else None,
                 }
             )
     return table
@@ -156,6 +161,12 @@ def markdown(table: list[dict[str, object]], skipped: Sequence[Skipped], remarks
     for row in table:
         scores = [number(row["highest_score"], 0), number(row["published_highest_score"], 0)]
         lines.append(_line([row["environment"], f"`{row['algo']}`", row["runs"], *scores]))
+    counted = [row for row in table if row["places"] is not None]
+    if counted:
+        lines += ["", "## Places seen", "", *_head(["environment", "algo", "runs", "places"], 2)]
+        for row in counted:
+            places = f"{number(row['places'], 1)} ± {number(row['std_places'], 1)}"
+            lines.append(_line([row["environment"], f"`{row['algo']}`", row["runs"], places]))
     lines += ["", "## What is in the tables", "", DEFINITIONS]
     if skipped or remarks:
         lines += ["", "## Left out", ""]
