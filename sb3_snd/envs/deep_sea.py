@@ -1,7 +1,8 @@
 """
-Deep Sea, the plainest test of exploration: an agent that does not explore finds the treasure with probability 2^-size an episode.
+Deep Sea, the plainest test of exploration: who acts at random finds the treasure with probability 2^-size an episode.
 
-Knows Gymnasium. The id ``DeepSea-v0`` is registered when this module is imported. Must not know any network, novelty or algorithm.
+Knows Gymnasium. The id ``DeepSea-v0`` is registered when this module is imported. Must not know any network, novelty or
+algorithm.
 """
 
 from typing import Any
@@ -15,10 +16,10 @@ MAPPING_SEED = 42  # of what the actions mean
 
 class DeepSea(gym.Env):
     """
-    Osband et al.: Behaviour suite for reinforcement learning, arXiv 1908.03568, Deep Sea. A diver sinks one row a step and goes
-    left or right. A treasure of 1 lies at the right end of the last row; every step to the right costs 0.01 / size, so that all
-    short-sighted advice is to go left. Which of both actions means right is drawn for each square, once and for all, so that
-    what was learned of one square says nothing of another. The best return is 0.99.
+    Osband et al.: Behaviour suite for reinforcement learning, arXiv 1908.03568, Deep Sea. A diver sinks one row a step and
+    goes left or right. A treasure of 1 lies at the right end of the last row; every step to the right costs 0.01 / size, so
+    that all short-sighted advice is to go left. Which of both actions means right is drawn for each square, once and for all,
+    so that what was learned of one square says nothing of another. The best return is 0.99.
 
     Observations are ``(size * size,)`` float32, one for the diver's square and zero elsewhere.
 

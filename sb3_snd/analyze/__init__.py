@@ -1,0 +1,1 @@
+"""A look at feature spaces: ``python -m sb3_snd.analyze MODEL.zip``. Knows models and their environments; trains nothing."""

@@ -1,0 +1,127 @@
+"""
+``python -m sb3_snd.analyze MODEL.zip ... --out analysis/``: what the target nets of trained models make of the same states,
+after the paper's look at feature spaces (Pecháč, Chovanec, Farkaš, arXiv 2302.11563).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import gymnasium as gym
+import stable_baselines3
+import torch as th
+from stable_baselines3.common.utils import set_random_seed
+
+import sb3_snd
+from sb3_snd.analyze import figures, tables
+from sb3_snd.analyze.models import Model, choose_collector, load_models, make_env, names
+from sb3_snd.analyze.spaces import measure, row
+from sb3_snd.analyze.states import States, collect, make_views
+from sb3_snd.envs import find_places
+from sb3_snd.extras import require
+from sb3_snd.report.tables import write_csv
+
+
+def analyze(
+    paths: Sequence[Path],
+    out: Path,
+    n_states: int = 10_000,
+    seed: int = 0,
+    device: str = "auto",
+    n_envs: int = 8,
+    env_id: str | None = None,
+) -> Path:
+    """
+    :param paths: Models in log folders of the Zoo, of one environment
+    :param out: Where ``report.md``, pictures (PNG and SVG) and the table (CSV) are written
+    :param n_states: Reference states
+    :param seed: Of environments, actions and maps
+    :param device: PyTorch device
+    :param n_envs: Environments that the best model acts in
+    :param env_id: Gymnasium id, for models that were saved elsewhere
+    :return: the report
+    :raises ImportError: if a package is missing, naming the extra
+    :raises ValueError: if the models cannot be analysed together
+    """
+    for module, extra in (("rl_zoo3", "zoo"), ("matplotlib", "plots"), ("pandas", "plots"), ("scipy", "plots")):
+        require(module, extra)
+    if n_states < 2 or n_envs < 1:
+        raise ValueError(f"--states {n_states} --n-envs {n_envs}: two states and one environment are the least.")
+    models = load_models(list(dict.fromkeys(paths)), env_id, device)
+    labels = names(models)
+    chosen, reason = choose_collector(models)
+    collector = models[chosen]
+    env = make_env(collector, n_envs, seed)
+    nets = [(label, model) for label, model in zip(labels, models, strict=True) if model.snd is not None]
+    views, keys = make_views([model for _, model in nets], collector, env)
+    set_random_seed(seed)
+    env.reset()  # some environments tell places from then on
+    states = collect(collector.algorithm, env, views, n_states, find_places(env))
+    env.close()
+    out.mkdir(parents=True, exist_ok=True)
+    spaces = [measure(label, model.snd, states.frames[key]) for (label, model), key in zip(nets, keys, strict=True)]  # type: ignore[arg-type]
+    table = [row(space, states) for space in spaces]
+    write_csv(out / "features.csv", table)
+    figures.draw(spaces, states, seed, out)
+    text = [f"# Feature spaces in {collector.env_id}", "", *_models(models, labels), ""]
+    text += [
+        f"*{labels[chosen]}* collected the {n_states:,} reference states: {reason}. Its actions were drawn from its policy, as"
+        f" in training, in {n_envs} environments with seed {seed}. Transitions that end an episode are left out."
+        f" {_places(states)}",
+        "",
+        _versions(collector.algorithm.device),
+        "",
+        tables.markdown(table),
+        "",
+        figures.markdown(),
+    ]
+    path = out / "report.md"
+    path.write_text("\n".join(text) + "\n")
+    return path
+
+
+def _models(models: Sequence[Model], labels: Sequence[str]) -> list[str]:
+    missing = ", which has no SND and so no feature space"
+    return [
+        f"- *{label}*: `{model.path}`{missing if model.snd is None else ''}"
+        for label, model in zip(labels, models, strict=True)
+    ]
+
+
+def _places(states: States) -> str:
+    if states.places is None:
+        return "Where they lie in the environment is not known."
+    n_places = len({states.places[row] for row in states.rows})
+    return f"They lie in {n_places:,} place{'s' * (n_places > 1)}."
+
+
+def _versions(device: th.device) -> str:
+    return (
+        f"Device {device}; torch {th.__version__}, stable_baselines3 {stable_baselines3.__version__},"
+        f" sb3_snd {sb3_snd.__version__}."
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """
+    :param argv: The command line
+    """
+    parser = argparse.ArgumentParser("python -m sb3_snd.analyze", description=__doc__)
+    parser.add_argument("models", nargs="+", type=Path, help="models in log folders of the RL Zoo, of one environment")
+    parser.add_argument("--out", type=Path, default=Path("analysis"))
+    parser.add_argument("--states", type=int, default=10_000, help="reference states")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--n-envs", type=int, default=8, help="environments that the best model acts in")
+    parser.add_argument("--env", help="Gymnasium id, for models that were saved elsewhere")
+    args = parser.parse_args(argv)
+    try:
+        path = analyze(args.models, args.out, args.states, args.seed, args.device, args.n_envs, args.env)
+    except (ImportError, ValueError, gym.error.Error) as error:
+        sys.exit(f"sb3_snd.analyze: {error}")
+    print(f"analysis: {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""The table of feature spaces and the definitions of what is in it.
+
+Knows rows of numbers; computes none.
+"""
+
+from collections.abc import Sequence
+
+from sb3_snd.analyze.spaces import PERCENTILES
+
+DEFINITIONS = """\
+- *Features*: what the target net Φ makes of a reference state, and their number.
+- *Spectrum*: squared singular values of the centred features of all reference states, and their percentiles. The steeper
+  they fall, the fewer directions the features take.
+- *Effective rank*: how many directions that is, exponential of the entropy of the singular values, normalised to the sum 1
+  (Roy and Vetterli, 2007).
+- *Step*: ‖Φ(s′) − Φ(s)‖ from a reference state s to its successor s′, mean ± population standard deviation.
+- *Norm*: ‖Φ(s)‖, mean ± population standard deviation.
+- *Novelty*: the distillation error of the learner net, mean; each target has its own scale."""
+
+
+def markdown(table: Sequence[dict[str, object]]) -> str:
+    """
+    :param table: Rows of :func:`~sb3_snd.analyze.spaces.row`
+    :return: the report's table and the definitions of what is in it
+    """
+    heads = ["model", "target", "features", *(f"spectrum, {percent} %" for percent in PERCENTILES)]
+    heads += ["effective rank", "step", "norm", "novelty"]
+    lines = ["## Features", "", _line(heads), "|---|---|" + "---:|" * (len(heads) - 2)]
+    for row in table:
+        cells = [row["model"], f"`{row['target']}`", row["features"]]
+        cells += [f"{row[f'spectrum_{percent}']:.3g}" for percent in PERCENTILES]
+        cells += [f"{row['effective_rank']:.1f}"]
+        cells += [f"{row[f'mean_{name}']:.3g} ± {row[f'std_{name}']:.3g}" for name in ("step", "norm")]
+        lines.append(_line([*cells, f"{row['mean_novelty']:.3g}"]))
+    return "\n".join([*lines, "", DEFINITIONS])
+
+
+def _line(cells: Sequence[object]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
