@@ -13,6 +13,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import unwrap_vec_wrapper
 
 from sb3_snd.envs import AtariVecEnv, ProcgenVecEnv, find_places
+from sb3_snd.envs.atari import ROOM_BYTES
 from sb3_snd.feature_spaces import effective_rank, spectrum
 from sb3_snd.wrappers import VecIntrinsicReward
 
@@ -61,7 +62,8 @@ class ExplorationLogger(BaseCallback):
         if self._read is None:
             remedy = "give your environment a method get_place() that returns something hashable"
             if isinstance(engine, AtariVecEnv):
-                remedy = "ALE's vector environment hides the game's memory, use ordinary ones (train.py --vec-env dummy)"
+                known = ", ".join(ROOM_BYTES)
+                remedy = f"it must be seeded and reset first (or train.py --vec-env dummy), and the game one of {known}"
             reason = f"ExplorationLogger cannot tell places of {type(engine).__name__} apart: {remedy}."
             if self._wrapper is None:
                 raise ValueError(reason)
@@ -76,16 +78,17 @@ class ExplorationLogger(BaseCallback):
 
     def _look(self) -> None:
         if self._read is not None:
-            places = self._read()
-            self.places.update(places)
-            for seen, place in zip(self._episodes, places, strict=True):
-                seen.add(place)
+            for seen, place in zip(self._episodes, self._read(), strict=True):
+                if place is not None:
+                    seen.add(place)
+                    self.places.add(place)
 
     def _on_step(self) -> bool:
         for idx in np.flatnonzero(self.locals["dones"]).tolist() if self._read is not None else ():
             seen, self._episodes[idx] = len(self._episodes[idx]), set()
-            self._most = max(self._most, seen)
-            self.logger.record_mean("exploration/places_per_episode", seen)
+            if seen > 0:
+                self._most = max(self._most, seen)
+                self.logger.record_mean("exploration/places_per_episode", seen)
         if self.n_calls % self._place_interval == 0:
             self._look()
         if self._wrapper is not None and self.n_calls % self._frame_interval == 0:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch as th
 from fakes import CountingEnv
-from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation
 from minigrid.core.world_object import Key
 from minigrid.wrappers import ImgObsWrapper
@@ -16,8 +15,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecNormalize
 
-from sb3_snd import PPOSND, ExplorationLogger, SNDCallback, VecIntrinsicReward
-from sb3_snd.envs import AtariWrapper, find_places, make_atari_env, make_procgen_env
+from sb3_snd import PPOSND, ExplorationLogger, SNDCallback, VecIntrinsicReward, exploration
+from sb3_snd.envs import AtariVecEnv, AtariWrapper, find_places, make_atari_env, make_procgen_env
 from sb3_snd.envs.places import coarse_position
 from sb3_snd.targets import Target
 
@@ -84,6 +83,77 @@ def test_pitfall_begins_in_scene_196_and_226_lies_to_the_left():
         env.step(np.array([4]))  # left
         seen += places()
     assert seen[0] == 196 and seen[-1] == 226 and set(seen) == {196, 226}
+
+
+def test_followers_go_where_ales_own_environments_go():
+    """Sticky actions, game overs, time limits and a reset: lives are lost in the same steps, which no other way leads to."""
+    env = AtariVecEnv("MontezumaRevengeNoFrameskip-v4", 10, max_episode_steps=250)
+    env.seed(3)
+    env.reset()
+    places = find_places(env)
+    assert places() == [1] * 8 + [None] * 2
+    rng = np.random.default_rng(0)
+    n_over, n_cut, n_lost = 0, 0, 0
+    for step in range(600):
+        _, _, dones, infos = env.step(rng.integers(18, size=10))
+        lives = [follower.lives() for follower in env._followers]
+        assert lives == [info["lives"] for info in infos[:8]]
+        n_cut += sum(info["TimeLimit.truncated"] for info in infos)
+        n_over += dones.sum()
+        n_lost += sum(count < 5 for count in lives)
+        if step == 200:
+            env.reset()
+    assert n_over > n_cut > 5 and n_lost > 500 and len(env._followers) == 8
+
+
+def test_followers_see_the_rooms_of_ordinary_environments():
+    native = AtariVecEnv("PitfallNoFrameskip-v4", 2, repeat_action_probability=0.0)
+    native.seed(0)
+    native.reset()
+    ordinary = make_vec_env("PitfallNoFrameskip-v4", 2, seed=0, wrapper_class=AtariWrapper)
+    ordinary.reset()
+    here, there = find_places(native), find_places(ordinary)
+    seen = []
+    for action in [4] * 60 + [11] * 60:  # far to the left, then right and jump
+        native.step(np.array([action, 3]))
+        ordinary.step(np.array([action, 3]))
+        assert here() == there()
+        seen += here()
+    assert set(seen) == {196, 226}
+
+
+def test_followers_need_a_seeded_beginning():
+    env = AtariVecEnv("PitfallNoFrameskip-v4", 2)
+    env.reset()
+    assert find_places(env) is None  # nobody knows the seeds
+    env.seed(0)
+    env.reset()
+    env.step(np.zeros(2, dtype=int))
+    assert find_places(env) is None  # nobody has seen the step
+    env.seed(0)
+    env.reset()
+    assert find_places(env) is not None
+    env.seed(1)
+    env.reset()
+    assert env._followers == []
+
+
+class Lost:
+    """A follower that has gone another way."""
+
+    def game_over(self, with_truncation):
+        return True
+
+
+def test_lost_followers_are_told():
+    env = AtariVecEnv("PitfallNoFrameskip-v4", 1)
+    env.seed(0)
+    env.reset()
+    places = find_places(env)
+    env._followers = [Lost()]
+    with pytest.warns(UserWarning, match="have lost them: places are known no longer"):
+        env.step(np.zeros(1, dtype=int))
+    assert places() == [None]
 
 
 def test_rooms_of_other_games():
@@ -200,10 +270,12 @@ def test_collapsed_features_warn_once(tmp_path):
     assert any("cannot tell places of DummyVecEnv apart" in str(warning.message) for warning in caught)
 
 
-def test_off_policy(tmp_path):
+def test_off_policy(tmp_path, monkeypatch):
+    monkeypatch.setattr(exploration, "N_STATES", 64)
+    monkeypatch.setattr(exploration, "PERIOD", 640)
     env = VecIntrinsicReward(places_env(5, 3), "vic", snd_kwargs={"features_dim": 8})
     model = DQN("MlpPolicy", env, learning_starts=10, device="cpu", seed=0)
-    rows = learn(model, tmp_path, 12_000, [SNDCallback(), ExplorationLogger()])
+    rows = learn(model, tmp_path, 1000, [SNDCallback(), ExplorationLogger()])
     assert rows[-1]["exploration/places"] == "8"
     (rank,) = [float(row["exploration/effective_rank"]) for row in rows if row["exploration/effective_rank"]]
     assert 1 < rank < 8  # of at most as many directions as there are features and places
@@ -213,7 +285,7 @@ def test_nothing_to_log_is_one_sentence():
     make = lambda env: PPO("MlpPolicy", env, n_steps=8, batch_size=8, device="cpu")  # noqa: E731
     with pytest.raises(ValueError, match=r"cannot tell places of DummyVecEnv apart: give your environment a method get_place"):
         make(DummyVecEnv([CountingEnv])).learn(8, callback=ExplorationLogger())
-    env = make_atari_env("PitfallNoFrameskip-v4", frame_size=36)
-    assert isinstance(env.observation_space, spaces.Box)
-    with pytest.raises(ValueError, match=r"ALE's vector environment hides the game's memory.*--vec-env dummy"):
-        PPO("CnnPolicy", env, n_steps=8, batch_size=8, device="cpu").learn(8, callback=ExplorationLogger())
+    env = make_atari_env("GravitarNoFrameskip-v4", frame_size=36)
+    with pytest.raises(ValueError, match=r"AtariVecEnv apart: it must be seeded .* and the game one of montezuma_revenge, "):
+        make_cnn = PPO("CnnPolicy", env, n_steps=8, batch_size=8, device="cpu")
+        make_cnn.learn(8, callback=ExplorationLogger())

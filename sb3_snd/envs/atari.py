@@ -6,6 +6,7 @@ frames, the max of the last two, grey, 96x96, sticky actions, no no-ops at reset
 Must not know any network, novelty or algorithm.
 """
 
+import warnings
 from typing import Any
 
 import gymnasium as gym
@@ -92,6 +93,10 @@ class AtariVecEnv(NativeVecEnv):
         self.zero_padded_stack = n_stack
         self._newest = np.zeros((n_envs, frame_size, frame_size), np.uint8)
         self._stepping = False
+        self.frame_skip = frame_skip
+        self.repeat_action_probability = repeat_action_probability
+        self._started: list[int] | None = None  # the seeds of a reset that no step has followed yet
+        self._followers: list[Any] = []
 
     def reset(self) -> np.ndarray:
         """
@@ -104,6 +109,10 @@ class AtariVecEnv(NativeVecEnv):
         # ALE wants 31 bits, and -1 for no new seed
         seeds = [-1 if seed is None else seed % 2**31 for seed in self._seeds]
         obs, _ = self.envs.reset(seed=np.array(seeds))
+        if set(seeds) != {-1}:
+            self._started, self._followers = seeds, []
+        for follower in self._followers:
+            follower.reset_game()
         self._reset_seeds()
         self._reset_options()
         self._newest = obs[:, -1]
@@ -116,8 +125,13 @@ class AtariVecEnv(NativeVecEnv):
         :param actions: ``(n_envs,)`` integers
         """
         # A wrong action kills ALE's thread silently, and step_wait would never return
-        self.envs.send(self.check_actions(actions))
-        self._stepping = True
+        actions = self.check_actions(actions)
+        self.envs.send(actions)
+        self._stepping, self._started = True, None
+        for follower, action in zip(self._followers, actions, strict=False):  # while the others step in their threads
+            for _ in range(self.frame_skip):
+                if not follower.game_over(with_truncation=False):
+                    follower.act(self.envs.ale.get_action_set()[action])
 
     def step_wait(self) -> VecEnvStepReturn:
         """
@@ -138,6 +152,7 @@ class AtariVecEnv(NativeVecEnv):
             terminal.update((i, obs[i].copy()) for i in np.flatnonzero(truncated))
             obs, info = self.envs.reset(options={"reset_mask": truncated})
         self._newest = obs[:, -1]
+        self._check_followers(terminated, truncated)
 
         infos: list[dict[str, Any]] = [
             {"lives": lives, "TimeLimit.truncated": out_of_time}
@@ -146,6 +161,49 @@ class AtariVecEnv(NativeVecEnv):
         for i, terminal_obs in terminal.items():
             infos[i]["terminal_observation"] = terminal_obs
         return obs, rewards.astype(np.float32), terminated | truncated, infos
+
+    def follow(self, n_envs: int) -> bool:
+        """
+        Replay what the first environments do in emulators of their own, from now on until they get other seeds: ALE's vector
+        environment does not show the games' memory, but emulators with the same seeds and actions go the same way.
+
+        :param n_envs: How many, at most
+        :return: whether that is possible: of this game a room's byte is known, and the environments were seeded and not
+            stepped since
+        """
+        game = self.spec.kwargs["game"]
+        if self._followers:
+            return True
+        if game not in ROOM_BYTES or self._started is None:
+            return False
+        from ale_py import ALEInterface, LoggerMode, roms
+
+        ALEInterface.setLoggerMode(LoggerMode.Error)
+        for seed in self._started[:n_envs]:
+            follower = ALEInterface()
+            follower.setInt("random_seed", seed)
+            follower.setFloat("repeat_action_probability", self.repeat_action_probability)
+            follower.loadROM(str(roms.get_rom_path(game)))
+            follower.reset_game()
+            self._followers.append(follower)
+        return True
+
+    def get_places(self) -> list[int | None]:
+        """
+        :return: the number of the room that each agent is in; None where the environment is not followed, see :meth:`follow`
+        """
+        byte = ROOM_BYTES[self.spec.kwargs["game"]]
+        rooms: list[int | None] = [int(follower.getRAM()[byte]) for follower in self._followers]
+        return rooms + [None] * (self.num_envs - len(rooms))
+
+    def _check_followers(self, terminated: np.ndarray, truncated: np.ndarray) -> None:
+        for follower, ended, cut in zip(self._followers, terminated, truncated, strict=False):
+            if follower.game_over(with_truncation=False) != ended:
+                warnings.warn("Emulators that followed the environments have lost them: places are known no longer.")
+                self._followers = []
+                return
+            if ended or cut:
+                follower.reset_game()
 
     def close(self) -> None:
         """End the C++ threads."""

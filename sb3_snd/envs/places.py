@@ -15,23 +15,29 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from sb3_snd.envs.atari import AtariVecEnv
 from sb3_snd.envs.procgen import ProcgenVecEnv
 
 N_BINS = 20  # a bounded dimension's, where places are coarse positions
+N_FOLLOWED = 8  # environments of ALE's vector environment, each in an emulator of its own
 MAX_DIMS = 3  # of a state that is divided into bins
 
 
 def find_places(venv: VecEnv) -> Callable[[], Sequence[Hashable]] | None:
     """
     Environments of one's own tell by a method ``get_place()``, of theirs or of a wrapper's, that returns something hashable.
-    Known besides: rooms of Atari games in ordinary environments (see :data:`~sb3_snd.envs.atari.ROOM_BYTES`), unit squares in
-    Procgen, and without subprocesses states of MiniGrid and of Gymnasium's toy texts, and classic control with up to three
-    bounded dimensions, in 20 bins each.
+    Known besides: rooms of Atari games (see :data:`~sb3_snd.envs.atari.ROOM_BYTES`; of ALE's vector environment those of the
+    first eight environments, and only if this is called between a seeded reset and the first step), unit squares in Procgen,
+    and without subprocesses states of MiniGrid and of Gymnasium's toy texts, and classic control with up to three bounded
+    dimensions, in 20 bins each.
 
     :param venv: The environment, however wrapped
-    :return: a function that returns where each environment is now, ``n_envs`` of them; None where nothing is known
+    :return: a function that returns where each environment is now, ``n_envs`` of them, None for one that cannot be asked;
+        None where nothing is known
     """
     base = venv.unwrapped
+    if isinstance(base, AtariVecEnv):
+        return base.get_places if base.follow(N_FOLLOWED) else None
     if isinstance(base, ProcgenVecEnv):
         return base.get_places
     if base.has_attr("get_place"):
@@ -63,7 +69,8 @@ def _reader(env: gym.Env) -> Callable[[], Hashable] | None:
 
 def _grid_state(env: Any) -> Hashable:
     """:return: of MiniGrid: what lies where, the agent's square and direction, and what it carries"""
-    grid = hashlib.blake2b(env.grid.encode().tobytes(), digest_size=8).digest()
+    cells = [cell if cell is None else cell.encode() for cell in env.grid.grid]  # grid.encode() takes ten times as long
+    grid = hashlib.blake2b(repr(cells).encode(), digest_size=8).digest()
     carried = None if env.carrying is None else env.carrying.encode()
     return grid, *map(int, env.agent_pos), int(env.agent_dir), carried
 
