@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 # A short real run; `make train ARGS="-n 65536 --seed 1"` passes these on instead
 ARGS ?= -n 32768 -params n_steps:32 n_epochs:1
 
-.PHONY: train demo test check format
+.PHONY: train demo test fuzz check format
 
 train: $(INSTALLED)
 	$(BIN)/python train.py --algo ppo_snd --env MontezumaRevengeNoFrameskip-v4 --progress $(ARGS)
@@ -16,6 +16,10 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -q
+
+# Ten thousand random arguments instead of the few hundred of `make test`
+fuzz: $(INSTALLED)
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q tests/test_fuzz.py
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -30,5 +34,5 @@ $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt "torch==2.13.0"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all,test]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all,sweep,test]"
 	touch $(INSTALLED)

@@ -16,9 +16,11 @@ extras = {
         "setuptools<82",  # the video writer that Procgen's gym3 asks for imports pkg_resources
     ],
     "minigrid": ["minigrid>=3"],
-    "test": ["pytest>=8", "ruff>=0.15", "mypy>=1.11", "types-PyYAML"],
+    "sweep": ["ray>=2.40", "rich"],
+    "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.15", "mypy>=1.11", "types-PyYAML"],
 }
-extras["all"] = sorted({requirement for name, wanted in extras.items() if name != "test" for requirement in wanted})
+apart = ("sweep", "test")  # Ray is large
+extras["all"] = sorted({requirement for name, wanted in extras.items() if name not in apart for requirement in wanted})
 
 setup(
     name="sb3-snd",

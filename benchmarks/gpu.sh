@@ -5,15 +5,7 @@
 # OUT: where the tables and all numbers go. A part that fails or runs over its time leaves its log there, and the rest goes on.
 set -u
 cd "$(dirname "$0")/.."
-OUT=${OUT:-results/gpu}
-python=${PYTHON:-python3}
-mkdir -p "$OUT"
-if [ -n "${WHEELS:-}" ]; then
-    site=$(mktemp -d)
-    "$python" -m pip install --quiet --no-index --no-deps --no-compile --target "$site" "$WHEELS"/*.whl || exit 1
-    export PYTHONPATH=$site
-fi
-export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
+source benchmarks/bare_host.sh
 failed=0
 
 part() { # name, seconds, script and arguments
@@ -35,5 +27,5 @@ for model in std v rnd; do
 done
 part phases 40 throughput.py --algo ppo_snd_vic --device "${DEVICE:-cuda}" --cuda-graphs --seconds 15 ${SIZES:-} --against
 part profile 40 profile_update.py --device "${DEVICE:-cuda}" --n-steps 16
-rm -rf "${site:-}"
+forget_wheels
 exit $failed

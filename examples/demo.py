@@ -6,7 +6,6 @@ interrupted demonstration goes on.
 
 import argparse
 import contextlib
-import csv
 import io
 import multiprocessing
 import os
@@ -19,6 +18,7 @@ import numpy as np
 import yaml
 
 from sb3_snd.plots import binned_scores, plot_comparison
+from sb3_snd.sweep.runs import finished
 
 ROOT = Path(__file__).parent.parent
 KEYS = {"ppo": "PPO", "ppo_snd_vic": "PPO + SND-VIC"}
@@ -41,15 +41,6 @@ def train(folder: Path, params: list[str], key: str, env_id: str, seed: int, n_s
         if not finished(run, n_steps):
             raise KeyboardInterrupt  # which the Zoo takes as the wish to save what there is
     return run
-
-
-def finished(run: Path, n_steps: int) -> bool:
-    """:return: whether a run has all its steps and its model"""
-    if not list(run.glob("*.zip")):
-        return False
-    with open(run / "progress.csv") as file:
-        *_, last = csv.DictReader(file)
-    return int(last["time/total_timesteps"]) >= n_steps
 
 
 def main() -> None:

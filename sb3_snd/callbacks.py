@@ -3,6 +3,7 @@
 Knows SB3's callbacks and the wrapper; no algorithm of its own.
 """
 
+import json
 import time
 from pathlib import Path
 
@@ -13,12 +14,15 @@ from stable_baselines3.common.logger import CSVOutputFormat
 from stable_baselines3.common.monitor import ResultsWriter
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.vec_env import unwrap_vec_normalize, unwrap_vec_wrapper
+from stable_baselines3.common.vec_env import VecNormalize, unwrap_vec_normalize, unwrap_vec_wrapper
 from stable_baselines3.her import HerReplayBuffer
 
+from sb3_snd.arguments import NAME, PATH, VERBOSE, checked, whole
 from sb3_snd.snd import MINIBATCH
 from sb3_snd.type_aliases import EXTRINSIC_REWARD_KEY, INTRINSIC_REWARD_KEY
 from sb3_snd.wrappers import VecIntrinsicReward
+
+ARGUMENTS = {"save_path": PATH, "save_freq": whole(0), "name_prefix": NAME, "restore": PATH, "verbose": VERBOSE}
 
 
 class SNDCallback(BaseCallback):
@@ -38,7 +42,7 @@ class SNDCallback(BaseCallback):
     :param name_prefix: Common prefix of the files
     :param restore: File of an earlier run to continue from
     :param verbose: 0 for no output, 2 to tell of each save
-    :raises ValueError: when training begins, if the environment has no intrinsic reward, the algorithm no rollout or
+    :raises ValueError: for a value out of its range, or, when training begins, if the environment has no intrinsic reward, the algorithm no rollout or
         replay buffer or one that computes rewards itself, or the minibatch does not divide the rollout
     """
 
@@ -50,6 +54,8 @@ class SNDCallback(BaseCallback):
         restore: str | Path | None = None,
         verbose: int = 0,
     ) -> None:
+        given = dict(save_path=save_path, save_freq=save_freq, name_prefix=name_prefix, restore=restore, verbose=verbose)
+        verbose = checked(given, ARGUMENTS)["verbose"]
         super().__init__(verbose)
         self.save_path = None if save_path is None else Path(save_path)
         self.save_freq = save_freq
@@ -152,37 +158,67 @@ class SNDCallback(BaseCallback):
             print(f"Saving SND to {path}")
 
 
+class ContinuedCSV(CSVOutputFormat):
+    """
+    SB3's log as CSV, which begins a file anew, going on with one that is there.
+
+    :param filename: The file
+    """
+
+    def __init__(self, filename: str) -> None:
+        if not Path(filename).exists():
+            Path(filename).touch()
+        self.file = open(filename, "r+")  # noqa: SIM115
+        self.separator, self.quotechar = ",", '"'
+        self.keys = [key for key in self.file.readline().strip().split(",") if key]
+        self.file.seek(0, 2)
+
+
 class StreamMonitor(BaseCallback):
     """
-    Writes ``monitor.csv`` as SB3's ``Monitor`` does, with two more columns: ``r`` is the environment's own score,
-    ``r_ext`` the return of the rewards the learner saw, ``r_int`` the intrinsic return. ``l`` counts the agent's steps.
-    What the logger records goes to ``progress.csv`` beside it.
+    Writes ``monitor.csv`` as SB3's ``Monitor`` does, with two more columns: ``r`` is the environment's own score, ``r_ext``
+    the return of the rewards the learner saw (before ``VecNormalize`` scaled them), ``r_int`` the intrinsic return. ``l``
+    counts the agent's steps. What the logger records goes to ``progress.csv`` beside it.
 
     :param folder: Existing folder of the run
     :param env_id: Written to the file's header
+    :param append: Whether to go on with the files that are there
     """
 
-    def __init__(self, folder: str | Path, env_id: str) -> None:
+    def __init__(self, folder: str | Path, env_id: str, append: bool = False) -> None:
         super().__init__()
         self.folder = Path(folder)
         self.env_id = env_id
+        self.append = append
         self._returns = np.zeros((0, 2))
         self._lengths = np.zeros(0, dtype=np.int64)
         self._start = 0.0
+        self._normalizer: VecNormalize | None = None  # of the rewards, below the intrinsic one
         self._writer: ResultsWriter | None = None
         self._progress: CSVOutputFormat | None = None
 
     def _on_training_start(self) -> None:
+        assert self.model.env is not None
+        wrapper = unwrap_vec_wrapper(self.model.env, VecIntrinsicReward)
+        self._normalizer = unwrap_vec_normalize(self.model.env if wrapper is None else wrapper.venv)
         if self._writer is None or self._progress is None:  # training may be continued
             n_envs = self.training_env.num_envs
-            self._returns, self._lengths = np.zeros((n_envs, 2)), np.zeros(n_envs, dtype=np.int64)
-            self._start = time.time()
+            if len(self._lengths) != n_envs:  # otherwise a checkpoint has put back those of the episodes under way
+                self._returns, self._lengths = np.zeros((n_envs, 2)), np.zeros(n_envs, dtype=np.int64)
+            monitor, progress = self.folder / "monitor.csv", self.folder / "progress.csv"
+            goes_on = self.append and monitor.exists()
+            if goes_on:
+                with open(monitor) as file:
+                    self._start = json.loads(file.readline()[1:])["t_start"]
+            else:
+                self._start = time.time()
             self._writer = ResultsWriter(
-                str(self.folder / "monitor.csv"),
+                str(monitor),
                 header={"t_start": self._start, "env_id": self.env_id},
                 extra_keys=("r_ext", "r_int"),
+                override_existing=not goes_on,
             )
-            self._progress = CSVOutputFormat(str(self.folder / "progress.csv"))
+            self._progress = ContinuedCSV(str(progress)) if goes_on else CSVOutputFormat(str(progress))
         if self._progress not in self.logger.output_formats:
             self.logger.output_formats.append(self._progress)
 
@@ -192,6 +228,8 @@ class StreamMonitor(BaseCallback):
             rewards = np.array([(info[EXTRINSIC_REWARD_KEY], info[INTRINSIC_REWARD_KEY]) for info in infos])
         else:
             rewards = np.stack([self.locals["rewards"].reshape(-1), np.zeros(len(infos))], axis=1)
+        if self._normalizer is not None:
+            rewards[:, 0] = self._normalizer.get_original_reward()
         self._returns += rewards  # (n_envs, 2)
         self._lengths += 1
         for idx in np.flatnonzero(self.locals["dones"]):
@@ -208,3 +246,7 @@ class StreamMonitor(BaseCallback):
             )
             self._returns[idx], self._lengths[idx] = 0, 0
         return True
+
+    def on_new_episodes(self) -> None:
+        """A checkpoint could not bring back the episodes under way: they are as if they had never begun."""
+        self._returns[:], self._lengths[:] = 0, 0

@@ -14,6 +14,7 @@ from stable_baselines3.common.utils import explained_variance
 from torch.nn import functional as F
 
 from sb3_snd.buffers import StreamRolloutBuffer
+from sb3_snd.faults import NonFiniteError
 from sb3_snd.graphs import Replay, Tensors, optimizer_state, recorded_updates, unchecked_distributions
 from sb3_snd.preprocessing import map_obs
 
@@ -136,7 +137,7 @@ class DeviceUpdate:
         table = th.stack(terms).cpu().numpy()  # (n_epochs, minibatches, 6)
         if not np.isfinite(table).all():
             name = TERMS[int(np.argwhere(~np.isfinite(table))[0, 2])]
-            raise ValueError(f"{name} is not finite any more: lower the learning rate, or load an earlier model.")
+            raise NonFiniteError(f"PPO's {name!r}", float("nan"), poisoned=True)
 
         for name, column in zip(TERMS, table.transpose(2, 0, 1), strict=True):
             value = column[-1].mean() if name == "approx_kl" else column[-1, -1] if name == "loss" else column.mean()

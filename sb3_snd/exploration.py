@@ -73,8 +73,13 @@ class ExplorationLogger(BaseCallback):
         self._frame_interval = max(1, min(period // N_STATES, period // env.num_envs))
 
     def _on_training_start(self) -> None:
-        self._episodes = [set() for _ in range(self.training_env.num_envs)]
+        if len(self._episodes) != self.training_env.num_envs:  # otherwise a checkpoint has put them back
+            self._episodes = [set() for _ in range(self.training_env.num_envs)]
         self._look()
+
+    def on_new_episodes(self) -> None:
+        """A checkpoint could not bring back the episodes under way."""
+        self._episodes = []
 
     def _look(self) -> None:
         if self._read is not None:

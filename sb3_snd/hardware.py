@@ -6,10 +6,28 @@ Knows devices; no network, no observation, no algorithm.
 import ctypes
 import platform
 import sys
+from typing import Any
 
 import torch as th
+from stable_baselines3.common.utils import get_device
+
+from sb3_snd.arguments import checked, one_of
 
 PRECISIONS = ("auto", "bfloat16", "float32")
+PRECISION = one_of(*PRECISIONS)
+
+
+def check_device(device: Any) -> None:
+    """
+    :param device: What an argument ``device`` was given
+    :raises ValueError: if PyTorch cannot compute there; as in SB3, ``"cuda"`` means the processor where there is none
+    """
+    try:
+        usable = isinstance(device, (str, th.device)) and th.zeros(1, device=get_device(device)).item() == 0
+    except (RuntimeError, ImportError, AssertionError, ValueError):
+        usable = False
+    if not usable:
+        raise ValueError(f"device={device!r} must be 'auto', 'cpu', 'cuda' or another device that PyTorch has here.")
 
 
 def resolve_precision(precision: str, device: th.device) -> str:
@@ -24,8 +42,7 @@ def resolve_precision(precision: str, device: th.device) -> str:
     :return: ``"bfloat16"`` or ``"float32"``
     :raises ValueError: for an unknown format
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision={precision!r} must be one of {', '.join(map(repr, PRECISIONS))}.")
+    checked({"precision": precision}, {"precision": PRECISION})
     if precision != "auto":
         return precision
     if device.type == "cpu":

@@ -4,19 +4,23 @@ Knows SB3's rollout loop, the two-stream buffer and ``SND``; no network layer, n
 """
 
 import contextlib
+import functools
 import io
 import json
 import pathlib
+import pickle
 import time
 import warnings
 import zipfile
 from collections.abc import Iterator
 from typing import Any, ClassVar, TypeVar
 
+import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
@@ -25,20 +29,72 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, TensorD
 from stable_baselines3.common.utils import explained_variance, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv, is_vecenv_wrapped
 
+from sb3_snd.arguments import (
+    DISCOUNT,
+    FLAG,
+    LARGEST,
+    LARGEST_WEIGHT,
+    MOST_EPOCHS,
+    PATH,
+    SEED,
+    SHARE,
+    VERBOSE,
+    WEIGHT,
+    check_names,
+    checked,
+    not_negative,
+    or_none,
+    positive,
+    scheduled,
+    whole,
+)
 from sb3_snd.buffers import StreamRolloutBuffer
 from sb3_snd.device_update import DeviceUpdate
+from sb3_snd.faults import check_gradients, check_terms
 from sb3_snd.frame_stacks import FrameUploader, find_stack
 from sb3_snd.graphs import Replay, Tensors, can_record, unchecked_distributions
-from sb3_snd.hardware import keep_freed_memory, resolve_precision, return_freed_memory
-from sb3_snd.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, StreamActorCriticPolicy
+from sb3_snd.hardware import PRECISION, check_device, keep_freed_memory, resolve_precision, return_freed_memory
+from sb3_snd.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, StreamActorCriticPolicy, check_policy_kwargs
 from sb3_snd.preprocessing import FrameReader, map_obs
-from sb3_snd.snd import SND, check_minibatch
+from sb3_snd.snd import SND, check_minibatch, check_snd_kwargs
 from sb3_snd.targets import Target
 from sb3_snd.torch_layers import match_layout, set_precision
 from sb3_snd.type_aliases import STREAM_NAMES
 from sb3_snd.wrappers import VecIntrinsicReward
 
 SelfPPOSND = TypeVar("SelfPPOSND", bound="PPOSND")
+
+MOST_STEPS = 1_000_000  # in a rollout of each environment, which has room for them from the beginning
+ARGUMENTS = {
+    "learning_rate": scheduled(not_negative(1)),  # 0 when enjoy loads
+    "n_steps": whole(1, MOST_STEPS),
+    "batch_size": whole(1),
+    "n_epochs": whole(1, MOST_EPOCHS),
+    "gamma": DISCOUNT,
+    "gamma_int": DISCOUNT,
+    "gae_lambda": SHARE,
+    "clip_range": scheduled(not_negative(LARGEST)),
+    "clip_range_vf": or_none(scheduled(positive(LARGEST))),
+    "normalize_advantage": FLAG,
+    "ent_coef": WEIGHT,
+    "vf_coef": not_negative(LARGEST_WEIGHT),
+    "max_grad_norm": positive(LARGEST),
+    "use_sde": FLAG,
+    "sde_sample_freq": whole(-1),
+    "target_kl": or_none(positive(LARGEST)),
+    "stats_window_size": whole(1, 1_000_000),
+    "tensorboard_log": PATH,
+    "verbose": VERBOSE,
+    "seed": SEED,
+    "ext_coef": WEIGHT,
+    "int_coef": WEIGHT,
+    "intrinsic_episodic": FLAG,
+    "precision": PRECISION,
+    "cuda_graphs": FLAG,
+}
+#: arguments that the algorithm gives its rollout buffer
+BUFFER_GIVEN = ("buffer_size", "observation_space", "action_space", "device", "gae_lambda", "gamma", "n_envs")
+STREAM_GIVEN = ("gamma_int", "ext_coef", "int_coef", "intrinsic_episodic")
 
 
 class PPOSND(PPO):
@@ -99,9 +155,24 @@ class PPOSND(PPO):
     ) -> None:
         if isinstance(snd, SND) and snd_kwargs:
             raise ValueError(f"snd_kwargs={snd_kwargs!r} only goes with the name of a target: give them to the SND itself.")
+        if normalize_advantage is None:
+            normalize_advantage = snd is None
+        kwargs = checked({**kwargs, "normalize_advantage": normalize_advantage}, ARGUMENTS)
+        if _init_setup_model:  # otherwise ``load`` fills in what was saved
+            self._check_policy(policy)
+            check_device(kwargs.get("device", "auto"))
+            env = _find_env(env, kwargs.get("verbose", 0))
+            _check_sizes(env, kwargs)
+            if kwargs.get("use_sde") and not isinstance(env.action_space, spaces.Box):
+                raise ValueError(f"use_sde=True must be left away for {env.action_space}: gSDE is for continuous actions.")
+            if policy == "MultiInputPolicy" and not isinstance(env.observation_space, spaces.Dict):
+                raise ValueError(f"policy={policy!r} must be 'MlpPolicy' or 'CnnPolicy': {env.observation_space} is no Dict.")
+        snd_kwargs = check_snd_kwargs(snd_kwargs)
+        if not isinstance(kwargs.get("rollout_buffer_kwargs"), (dict, type(None))):
+            raise ValueError(f"rollout_buffer_kwargs={kwargs['rollout_buffer_kwargs']!r} must be a dict, or be None.")
         # What ``load`` builds the nets from; ``_setup_model`` puts them into ``self.snd``
         self.snd_target = snd.target_name if isinstance(snd, SND) else snd
-        self.snd_kwargs = snd.init_kwargs if isinstance(snd, SND) else dict(snd_kwargs or {})
+        self.snd_kwargs = snd.init_kwargs if isinstance(snd, SND) else snd_kwargs
         self.snd = snd if isinstance(snd, SND) else None
         self.gamma_int = gamma_int
         self.ext_coef = ext_coef
@@ -112,9 +183,7 @@ class PPOSND(PPO):
         self._uploader: FrameUploader | None = None
         self._recorded_act: Replay | None = None
         self._update: DeviceUpdate | None = None
-        if normalize_advantage is None:
-            normalize_advantage = snd is None
-        super().__init__(policy, env, normalize_advantage=normalize_advantage, _init_setup_model=_init_setup_model, **kwargs)
+        super().__init__(policy, env, _init_setup_model=_init_setup_model, **kwargs)
 
     @property
     def n_streams(self) -> int:
@@ -142,6 +211,8 @@ class PPOSND(PPO):
         if self.precision != "float32" and (two or self.precision != "auto"):
             set_precision(self.policy, precision)
         self.policy.optimizer.register_load_state_dict_post_hook(match_layout)
+        if not self.cuda_graphs:  # a recording cannot ask
+            self.policy.optimizer.register_step_pre_hook(functools.partial(_check_before_step, self.policy))
         self._store_frames_once()
 
         if self.snd_target is not None:
@@ -203,8 +274,11 @@ class PPOSND(PPO):
                 f"PPOSND needs a policy with one value a stream, not {self.policy_class.__name__}:"
                 " use 'MlpPolicy', 'CnnPolicy', 'MultiInputPolicy' or a subclass of sb3_snd.policies.StreamActorCriticPolicy."
             )
-        check_discount("gamma", self.gamma)
-        check_discount("gamma_int", self.gamma_int)
+        vars(self).update(checked({name: vars(self)[name] for name in ARGUMENTS if name in vars(self)}, ARGUMENTS))
+        self.policy_kwargs = check_policy_kwargs(self.policy_class, self.policy_kwargs)
+        if self.policy_kwargs.get("squash_output") and not self.use_sde:
+            raise ValueError("squash_output=True must go with use_sde=True: without gSDE it is not possible.")
+        self._check_buffer()
         if self.cuda_graphs and self.target_kl is not None:
             raise ValueError(
                 f"target_kl={self.target_kl!r} does not go with cuda_graphs=True, which has no early stopping: leave one away."
@@ -214,9 +288,22 @@ class PPOSND(PPO):
         if self.snd_target is not None and self.env is not None:
             check_minibatch(self.batch_size, self.n_steps * self.n_envs)
 
+    def _check_buffer(self) -> None:
+        buffer_class = StreamRolloutBuffer if self.rollout_buffer_class is None else self.rollout_buffer_class
+        if not (isinstance(buffer_class, type) and issubclass(buffer_class, StreamRolloutBuffer)):
+            raise ValueError(f"rollout_buffer_class={buffer_class!r} must be None or a subclass of StreamRolloutBuffer.")
+        check_names("rollout_buffer_kwargs", self.rollout_buffer_kwargs, buffer_class, (*BUFFER_GIVEN, *STREAM_GIVEN))
+
+    def _check_policy(self, policy: Any) -> None:
+        names = ", ".join(map(repr, self.policy_aliases))
+        known = isinstance(policy, str) and policy in self.policy_aliases
+        if not known and not (isinstance(policy, type) and issubclass(policy, BasePolicy)):
+            raise ValueError(f"policy={policy!r} must be {names} or a subclass of sb3_snd.policies.StreamActorCriticPolicy.")
+
     def _wrap_with_snd(self, env: VecEnv) -> VecEnv:
         assert self.snd is not None
-        _check_unwrapped(env)
+        if isinstance(env, VecIntrinsicReward):  # saved with the model, by include=["env"]
+            env = env.venv
         wrapper = VecIntrinsicReward(env, self.snd, rewards="streams")
         wrapper.training = True
         return wrapper
@@ -287,7 +374,8 @@ class PPOSND(PPO):
             actions = chosen.cpu().numpy()
             if isinstance(env, VecIntrinsicReward):
                 env.last_obs = obs_tensor  # the copy on the device serves the novelty too
-            new_obs, rewards, dones, infos = env.step(self._clip_actions(actions))
+            clipped_actions = self._clip_actions(actions)  # callbacks may read it in the locals, as those of PPO
+            new_obs, rewards, dones, infos = env.step(clipped_actions)
             rewards = np.array(rewards, dtype=np.float32).reshape(env.num_envs, self.n_streams)
             self.num_timesteps += env.num_envs
 
@@ -342,6 +430,7 @@ class PPOSND(PPO):
         """PPO's update, unchanged or, with ``cuda_graphs``, on the device alone; then SND's pass over the same rollout."""
         with self._timed("ppo"):
             super().train() if self._update is None else self._update.train()
+        check_terms({"loss": self.logger.name_to_value["train/loss"]}, "PPO", poisoned=True)
         if self.snd is None:
             return
         self.policy.optimizer.zero_grad()  # SND's pass needs the room
@@ -397,7 +486,8 @@ class PPOSND(PPO):
         :param args: Further arguments of ``BaseAlgorithm.load``, by position
         :param kwargs: Further arguments of ``BaseAlgorithm.load``, by name
         :return: the model, with policy, SND nets, running statistics, both optimisers, counters and schedules
-        :raises ValueError: if the file was not saved by ``PPOSND``, or with another target than ``snd`` asks for
+        :raises ValueError: if the file was not saved by ``PPOSND``, with another target than ``snd`` asks for, or holds
+            something else where tensors should be
         """
         file = open_path(path, "r", suffix="zip")
         try:
@@ -412,6 +502,7 @@ class PPOSND(PPO):
             raise ValueError(f"{path} was not saved by PPOSND: load it with the algorithm that wrote it.")
         if isinstance(path, io.BufferedIOBase):
             path.seek(0)
+        _check_unwrapped(args[0] if args else kwargs.get("env"))
         snd = kwargs.get("snd")
         if isinstance(snd, SND):
             kwargs.update(snd_target=snd.target_name, snd_kwargs=snd.init_kwargs)
@@ -420,7 +511,10 @@ class PPOSND(PPO):
         asked, saved = kwargs.get("snd_target", data["snd_target"]), data["snd_target"]
         if asked != saved and (asked is None or isinstance(asked, str)):
             raise ValueError(f"{path} was saved with snd={saved!r}, it cannot become snd={asked!r}: leave snd away.")
-        model = super().load(path, *args, **kwargs)
+        try:
+            model = super().load(path, *args, **kwargs)
+        except pickle.UnpicklingError as error:
+            raise ValueError(f"{path} holds something else where tensors should be, so it is not read any further.") from error
         if model.snd is not None:  # the saved optimiser's, unless the caller gave another
             for group in model.snd.optimizer.param_groups:
                 group["lr"] = model.snd.init_kwargs["learning_rate"]
@@ -440,13 +534,49 @@ def check_discount(name: str, value: float) -> None:
     :param value: A discount factor
     :raises ValueError: if it does not lie in (0, 1]
     """
-    if not 0 < value <= 1:
-        raise ValueError(f"{name}={value!r} must lie in (0, 1]: it is a discount factor.")
+    checked({name: value}, {name: DISCOUNT})
 
 
-def _check_unwrapped(env: GymEnv) -> None:
+def _find_env(env: Any, verbose: int) -> GymEnv:
+    """
+    :param env: What the argument was given
+    :param verbose: Whether to say what is made
+    :return: the environment
+    :raises ValueError: if it is none, or none can be made of it
+    """
+    must = f"env={env!r} must be an environment, or the Gymnasium id of one"
+    if isinstance(env, str):
+        try:
+            return maybe_make_env(env, verbose)
+        except (gym.error.Error, ImportError) as error:
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise ValueError(f"{must}: {reason}.") from error
+    if not (hasattr(env, "step") and hasattr(env, "reset")):
+        raise ValueError(f"{must}.")
+    _check_unwrapped(env)
+    return env
+
+
+def _check_sizes(env: GymEnv, given: dict[str, Any]) -> None:
+    """Of which PPO would take the mean and standard deviation of one advantage."""
+    if not given["normalize_advantage"]:
+        return
+    n_envs = env.num_envs if isinstance(env, VecEnv) else 1
+    for name, size in (("batch_size", given.get("batch_size", 2)), ("n_steps", given.get("n_steps", 2) * n_envs)):
+        if size < 2:
+            raise ValueError(
+                f"{name}=1 must be 2 at least with normalize_advantage=True"
+                " (n_steps * n_envs): one advantage has no standard deviation."
+            )
+
+
+def _check_unwrapped(env: GymEnv | str | None) -> None:
     if isinstance(env, VecEnv) and is_vecenv_wrapped(env, VecIntrinsicReward):
         raise ValueError(
             "The environment already has an intrinsic reward: give PPOSND the environment without"
             " VecIntrinsicReward, or use the wrapper with an unmodified algorithm and SNDCallback."
         )
+
+
+def _check_before_step(policy: BasePolicy, *_: Any) -> None:
+    check_gradients(policy, "PPO")

@@ -43,7 +43,7 @@ class FrameReader:
     def __init__(self, observation_space: spaces.Space, obs_key: str | None = None) -> None:
         self.obs_key = obs_key
         if isinstance(observation_space, spaces.Dict):
-            if obs_key not in observation_space.spaces:
+            if obs_key not in list(observation_space.spaces):
                 raise ValueError(
                     f"obs_key={obs_key!r} must choose what novelty is read from:"
                     f" the observations have {', '.join(map(repr, observation_space.spaces))}."

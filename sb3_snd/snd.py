@@ -6,8 +6,8 @@ Knows observations and target models; no environment, no algorithm, no logger.
 import inspect
 import itertools
 import math
-import numbers
 import pathlib
+import pickle
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -17,8 +17,10 @@ from gymnasium import spaces
 from stable_baselines3.common.utils import get_device
 from torch import nn
 
+from sb3_snd.arguments import FLAG, LARGEST, MOST_EPOCHS, checked, not_negative, or_none, positive, whole
+from sb3_snd.faults import check_gradients, check_terms
 from sb3_snd.graphs import Replay, Tensors, optimizer_state, recorded_updates
-from sb3_snd.hardware import resolve_precision
+from sb3_snd.hardware import PRECISION, check_device, resolve_precision
 from sb3_snd.preprocessing import FrameReader
 from sb3_snd.running_stats import RunningMeanStd
 from sb3_snd.targets import TARGETS, Target
@@ -28,6 +30,18 @@ from sb3_snd.type_aliases import Rollout, Transitions
 VECTOR_CLIP = 5.0  # normalised vector observations are clamped to this many standard deviations
 MINIBATCH = 512  # of the paper
 RETURN_WINDOW = 200  # steps that the estimate remembers
+# The variance of one sample is not defined
+ARGUMENTS = {
+    "eta": not_negative(LARGEST),
+    "learning_rate": positive(1),
+    "batch_size": or_none(whole(2)),
+    "n_epochs": whole(1, MOST_EPOCHS),
+    "norm_reward": FLAG,
+    "precision": PRECISION,
+}
+#: what reading or taking over something else than tensors of ours may raise
+UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, AttributeError, ValueError)
+GIVEN = ("self", "observation_space", "target", "device")  # arguments that snd_kwargs cannot hold
 SPARE_FRAMES = 16  # for the last observations of episodes in minibatches of fixed shape; one for 16 transitions, if more
 
 
@@ -74,25 +88,28 @@ class SND(nn.Module):
     ) -> None:
         super().__init__()
         target_class = find_target(target, target_kwargs)
-        self.eta = target_class.eta if eta is None else eta
-        _check_numbers(eta=self.eta, learning_rate=learning_rate, batch_size=batch_size, n_epochs=n_epochs, **target_kwargs)
-        self.reader = FrameReader(observation_space, obs_key)
-        self.batch_size = batch_size
-        self.n_epochs = n_epochs
-        self.target_name = target
-        # What a second SND needs to take this one's state_dict
-        self.init_kwargs = dict(
-            eta=self.eta,
-            learning_rate=learning_rate,
-            batch_size=batch_size,
-            n_epochs=n_epochs,
-            obs_key=obs_key,
-            norm_reward=norm_reward,
-            precision=precision,
-            **target_kwargs,
+        check_device(device)
+        #: what a second SND needs to take this one's state_dict
+        self.init_kwargs = checked(
+            dict(
+                eta=target_class.eta if eta is None else eta,
+                learning_rate=learning_rate,
+                batch_size=batch_size,
+                n_epochs=n_epochs,
+                obs_key=obs_key,
+                norm_reward=norm_reward,
+                precision=precision,
+                **target_kwargs,
+            ),
+            ARGUMENTS,
         )
+        self.eta = self.init_kwargs["eta"]
+        self.batch_size = self.init_kwargs["batch_size"]
+        self.n_epochs = self.init_kwargs["n_epochs"]
+        self.reader = FrameReader(observation_space, obs_key)
+        self.target_name = target
 
-        self.target = target_class(self.frame_shape, **target_kwargs)
+        self.target = target_class(self.frame_shape, **checked(target_kwargs, {}))
         self.learner = self.target.make_learner()
         self.obs_stats = None if self.reader.is_image else RunningMeanStd(self.frame_shape)
         #: of the discounted sums of novelty
@@ -100,7 +117,9 @@ class SND(nn.Module):
         self.to(get_device(device))
         self.set_precision()
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        self.optimizer = th.optim.Adam(trained, lr=learning_rate, fused=True if self.reader.is_image else None)
+        self.optimizer = th.optim.Adam(
+            trained, lr=self.init_kwargs["learning_rate"], fused=True if self.reader.is_image else None
+        )
         self.optimizer.register_load_state_dict_post_hook(match_layout)
         #: whether a rollout's minibatches have one shape and updates are recorded, where the device can do that
         self.fixed_shapes = False
@@ -306,7 +325,9 @@ class SND(nn.Module):
             n_batches += 1
         self._batch, self._memory = None, []
         self.optimizer.zero_grad()  # their room is needed elsewhere
-        return dict(zip(self._names, (total / n_batches).tolist(), strict=True))
+        means = dict(zip(self._names, (total / n_batches).tolist(), strict=True))
+        check_terms(means, "SND", poisoned=True)
+        return means
 
     def _update(self, frames: th.Tensor, next_index: th.Tensor) -> Tensors:
         """:return: all terms of a minibatch's loss, ``(n_terms,)``, after the step that they led to"""
@@ -314,6 +335,10 @@ class SND(nn.Module):
         terms = self._terms(self._batch._replace(frames=frames, next_index=next_index))
         self.optimizer.zero_grad()
         terms["loss"].backward()
+        if not self.fixed_shapes:  # a recording cannot ask
+            if not math.isfinite(float(terms["loss"])):
+                check_terms({name: term.detach() for name, term in terms.items()}, "SND", poisoned=False)
+            check_gradients(self, "SND")
         self.optimizer.step()
         self._names = list(terms)
         return (th.stack([term.detach() for term in terms.values()]),)
@@ -337,14 +362,17 @@ class SND(nn.Module):
         Take over what :meth:`save` wrote, in place.
 
         :param path: File to read
-        :raises ValueError: if the file holds another target or other sizes
+        :raises ValueError: if the file holds another target or other sizes, or anything but tensors, which is not run
         """
-        saved = th.load(path, map_location=self.device, weights_only=True)
+        try:
+            saved = th.load(path, map_location=self.device, weights_only=True)
+        except UNREADABLE as error:
+            raise ValueError(f"{path} is no file of tensors that SND.save wrote, so it is not read any further.") from error
         try:
             self.load_state_dict(saved["snd"])
-        except (KeyError, RuntimeError) as error:
+            self.optimizer.load_state_dict(saved["optimizer"])
+        except UNREADABLE as error:
             raise ValueError(f"{path} does not hold an SND with target {self.target_name!r} of these sizes.") from error
-        self.optimizer.load_state_dict(saved["optimizer"])
 
     def check_space(self, observation_space: spaces.Space) -> None:
         """
@@ -398,14 +426,15 @@ def check_minibatch(batch_size: int, size: int, name: str = "batch_size") -> Non
         )
 
 
-def _check_numbers(eta: Any, learning_rate: Any, **sizes: Any) -> None:
-    """:raises ValueError: for a value out of its range; arguments of own targets are left to them"""
-    if not (isinstance(eta, numbers.Real) and 0 <= float(eta) < math.inf):
-        raise ValueError(f"eta={eta!r} must be a number not below 0: it scales the intrinsic reward.")
-    if not (isinstance(learning_rate, numbers.Real) and 0 < float(learning_rate) < math.inf):
-        raise ValueError(f"learning_rate={learning_rate!r} must be a positive number.")
-    # The variance of one sample is not defined
-    for name, least in (("batch_size", 2), ("n_epochs", 1), ("features_dim", 1), ("target_width", 1), ("learner_width", 1)):
-        size = sizes.get(name)
-        if size is not None and not (isinstance(size, numbers.Integral) and int(size) >= least):
-            raise ValueError(f"{name}={size!r} must be a whole number, {least} at least.")
+def check_snd_kwargs(snd_kwargs: Any) -> dict[str, Any]:
+    """
+    :param snd_kwargs: What an argument ``snd_kwargs`` was given; None: nothing
+    :return: arguments of ``SND`` by name
+    :raises ValueError: if it is something else
+    """
+    names = snd_kwargs if isinstance(snd_kwargs, dict) else [None]
+    if snd_kwargs is not None and not all(isinstance(name, str) and name not in GIVEN for name in names):
+        raise ValueError(
+            f"snd_kwargs={snd_kwargs!r} must be a dict of SND's arguments by name, without {', '.join(GIVEN)}, or be None."
+        )
+    return dict(snd_kwargs or {})

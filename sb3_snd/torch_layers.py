@@ -13,6 +13,7 @@ from stable_baselines3.common.preprocessing import is_image_space_channels_first
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
+from sb3_snd.arguments import WIDEST, checked, whole
 from sb3_snd.preprocessing import check_frame_size
 
 MLP_WIDTHS = (256, 256)  # hidden layers of an encoder of vectors
@@ -166,6 +167,8 @@ class SNDTrunk(BaseFeaturesExtractor):
     """
 
     def __init__(self, observation_space: gym.Space, features_dim: int = 512, width: int = 128) -> None:
+        sizes = {"features_dim": features_dim, "width": width}
+        features_dim, width = checked(sizes, dict.fromkeys(sizes, whole(1, WIDEST))).values()
         super().__init__(observation_space, features_dim)
         shape = observation_space.shape
         if shape is None or len(shape) != 3:

@@ -3,6 +3,7 @@
 Knows environments and asks an ``SND`` for novelty; it never trains one.
 """
 
+import inspect
 from typing import Any, Literal
 
 import numpy as np
@@ -10,11 +11,14 @@ import torch as th
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, is_vecenv_wrapped
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from sb3_snd.arguments import WEIGHT, checked, one_of
+from sb3_snd.faults import check_rewards
 from sb3_snd.preprocessing import map_obs
-from sb3_snd.snd import SND
+from sb3_snd.snd import SND, check_snd_kwargs
 from sb3_snd.targets import Target
 from sb3_snd.type_aliases import EXTRINSIC_REWARD_KEY, INTRINSIC_REWARD_KEY, Rollout
 
+ARGUMENTS = {"ext_coef": WEIGHT, "int_coef": WEIGHT, "rewards": one_of("combined", "streams")}
 RETURN_DISCOUNT = 0.99  # of the sums whose standard deviation novelty is divided by, where that is asked for
 
 
@@ -38,6 +42,9 @@ class VecIntrinsicReward(VecEnvWrapper):
         environment that has an intrinsic reward already
     """
 
+    #: what a checkpoint between two rollouts does not need
+    transient = ("training", "_recording", "_terminal_frames", "_novelty", "_intrinsic")
+
     def __init__(
         self,
         venv: VecEnv,
@@ -48,14 +55,16 @@ class VecIntrinsicReward(VecEnvWrapper):
         rewards: Literal["combined", "streams"] = "combined",
         device: th.device | str = "auto",
     ) -> None:
-        if rewards not in ("combined", "streams"):
-            raise ValueError(f"rewards={rewards!r} must be 'combined' or 'streams'.")
+        if not isinstance(venv, VecEnv):
+            raise ValueError(f"venv={venv!r} must be a VecEnv of Stable-Baselines3: see its make_vec_env.")
+        checked({"ext_coef": ext_coef, "int_coef": int_coef, "rewards": rewards}, ARGUMENTS)
+        snd_kwargs = check_snd_kwargs(snd_kwargs)
         if is_vecenv_wrapped(venv, VecIntrinsicReward):
             raise ValueError("The environment already has an intrinsic reward: wrap it in VecIntrinsicReward once.")
         if isinstance(snd, SND) and snd_kwargs:
             raise ValueError(f"snd_kwargs={snd_kwargs!r} only goes with the name of a target: give them to the SND itself.")
         super().__init__(venv)
-        snd_kwargs = {"precision": "auto", **(snd_kwargs or {})}
+        snd_kwargs = {"precision": "auto", **snd_kwargs}
         self.snd = snd if isinstance(snd, SND) else SND(venv.observation_space, snd, device=device, **snd_kwargs)
         self.snd.check_space(venv.observation_space)
         self.coefs = np.array([ext_coef, int_coef], dtype=np.float32)
@@ -71,6 +80,13 @@ class VecIntrinsicReward(VecEnvWrapper):
         self._recording: th.Tensor | None = None  # (n_steps, n_envs, *frame_shape)
         self._recorded = 0
         self._terminal_frames: dict[int, th.Tensor] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what SB3 keeps of the class itself, which can be neither pickled nor copied."""
+        return {name: value for name, value in vars(self).items() if name != "class_attributes"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, class_attributes=dict(inspect.getmembers(type(self))))
 
     def reset(self) -> VecEnvObs:
         self.last_obs = self.venv.reset()
@@ -108,6 +124,7 @@ class VecIntrinsicReward(VecEnvWrapper):
             info[EXTRINSIC_REWARD_KEY] = ext
             info[INTRINSIC_REWARD_KEY] = int_
         streams = np.stack([extrinsic, intrinsic], axis=1, dtype=np.float32)  # (n_envs, 2)
+        check_rewards(streams, ("extrinsic", "intrinsic"))
         return self.last_obs, streams if self.rewards == "streams" else streams @ self.coefs, dones, infos
 
     def start_recording(self, n_steps: int) -> None:

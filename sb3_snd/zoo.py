@@ -6,6 +6,7 @@ Knows rl_zoo3 and how a run is laid out in its log folder; no loss, no network.
 import argparse
 import contextlib
 import inspect
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,12 +21,15 @@ from stable_baselines3.common.monitor import LoadMonitorResultsError
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_snd.callbacks import StreamMonitor
+from sb3_snd.checkpoints import StopRequest
 from sb3_snd.envs import make_atari_env, make_procgen_env, require_package
 from sb3_snd.extras import require
 from sb3_snd.hardware import keep_freed_memory
+from sb3_snd.hyperparams_opt import convert_ppo_snd_params, sample_ppo_snd_params
 from sb3_snd.plots import plot_learning_curve
 from sb3_snd.ppo_snd import PPOSND, check_discount
 from sb3_snd.record import VecNoveltyStrip, VecVideoFile
+from sb3_snd.resumable import ResumableManager
 from sb3_snd.snd import SND, check_minibatch
 
 require("rl_zoo3", "zoo")
@@ -47,8 +51,8 @@ def register() -> None:
     """Add the algo keys to the Zoo's shared table, before its parsers read it."""
     for key in ALGO_KEYS:
         rl_zoo3.ALGOS[key] = PPOSND
-        HYPERPARAMS_SAMPLER[key] = HYPERPARAMS_SAMPLER["ppo"]
-        HYPERPARAMS_CONVERTER[key] = HYPERPARAMS_CONVERTER["ppo"]
+        HYPERPARAMS_SAMPLER[key] = sample_ppo_snd_params
+        HYPERPARAMS_CONVERTER[key] = convert_ppo_snd_params
 
 
 def hyperparams_folder() -> Path:
@@ -79,7 +83,7 @@ def find_config(algo: str, env_id: str) -> str | None:
     )
 
 
-class SNDExperimentManager(ExperimentManager):
+class SNDExperimentManager(ResumableManager):
     """
     The Zoo's manager with this package's YAML files, native vector environments, and logs of both streams.
 
@@ -92,7 +96,6 @@ class SNDExperimentManager(ExperimentManager):
     """
 
     native = True  #: False where the user chose the Zoo's ordinary vector environments
-    began = False  #: whether a run got past its checks
 
     def __init__(self, args: argparse.Namespace, algo: str, env_id: str, *more: Any, **kwargs: Any) -> None:
         super().__init__(args, algo, env_id, *more, **kwargs)
@@ -172,17 +175,9 @@ class SNDExperimentManager(ExperimentManager):
     def create_callbacks(self) -> None:
         super().create_callbacks()
         if not self.optimize_hyperparameters:
-            self.callbacks.append(StreamMonitor(self.save_path, self.env_name.gym_id))
+            append = self._checkpoint is not None
+            self.callbacks.append(StreamMonitor(self.save_path, self.env_name.gym_id, append))
             self.callbacks.append(FullRunTime(self.full_timesteps))
-
-    def learn(self, model: BaseAlgorithm) -> None:
-        """
-        See ``ExperimentManager.learn``.
-
-        :param model: The model to train
-        """
-        type(self).began = True
-        super().learn(model)
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
         """
@@ -253,20 +248,30 @@ def one_sentence(verbose: int) -> Iterator[None]:
 
 
 def train() -> None:
-    """Run ``rl_zoo3.train`` with the algo keys, YAML files and environments of this package; no evaluation unless asked."""
+    """
+    Run ``rl_zoo3.train`` with the algo keys, YAML files and environments of this package; no evaluation unless asked. One more
+    flag: ``--resume`` goes on with the newest checkpoint of the same algo, environment and seed in the log folder, or begins
+    the run; ``-n`` is the total number of steps. SIGTERM and SIGINT end the run after the current step, with a checkpoint.
+    """
     register()
     parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--resume", action="store_true")
+    asked, sys.argv[1:] = parser.parse_known_args()
     parser.add_argument("--vec-env")
     parser.add_argument("--env", default="")
     parser.add_argument("--verbose", type=int, default=1)
     known, _ = parser.parse_known_args()
     keep_freed_memory()  # for PPO as it is, too
     SNDExperimentManager.native, SNDExperimentManager.began = known.vec_env is None, False
+    SNDExperimentManager.resume = asked.resume
     rl_zoo3.train.ExperimentManager = SNDExperimentManager  # type: ignore[misc]  # the seam that train() leaves
     sys.argv[1:1] = ["--eval-freq", "-1"]  # what the user says comes later and wins
-    with one_sentence(known.verbose):
+    with one_sentence(known.verbose), StopRequest() as stop:
+        SNDExperimentManager.stop = stop
         require_package(known.env)
         rl_zoo3.train.train()
+    if stop.received == signal.SIGTERM:
+        sys.exit(128 + signal.SIGTERM)
 
 
 def enjoy() -> None:

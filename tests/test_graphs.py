@@ -243,7 +243,7 @@ def test_an_update_that_is_not_finite_ends_in_one_sentence():
     model = PPOSND("CnnPolicy", image_env(), snd=None, cuda_graphs=True, **IMAGES)
     model.learn(4 * 8)
     model.rollout_buffer.returns[:] = np.nan
-    with pytest.raises(ValueError, match="value_loss is not finite any more: lower the learning rate"):
+    with pytest.raises(ValueError, match="PPO's 'value_loss' is nan: lower learning_rate"):
         model.train()
 
 

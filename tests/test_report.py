@@ -117,6 +117,13 @@ def test_tables_by_hand(tmp_path):
     assert row == {**expected, "published_end_reward": None}  # the figure's line begins later
 
 
+def test_no_zero_below_zero(tmp_path):
+    write_run(tmp_path, episodes=[(-0.004, 10, -0.004)])
+    table = tables.rows(tables.group([read_run(folder) for folder in find_folders([tmp_path])]))
+    text = tables.markdown(table, [], [])
+    assert "| 0.00 ± 0.00 | 9.76 ± 0.03 | 0.00 |" in text and "| `ppo_snd_vic` | 1 | 0 | – |" in text
+
+
 def test_interquartile_mean_by_hand():
     """Of eight runs the middle four count: (3 + 4 + 5 + 6) / 4."""
     middle, low, high = tables.interval([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 100.0])

@@ -9,7 +9,9 @@ PACKAGE = Path(__file__).parent.parent / "sb3_snd"
 ROOMS = (
     "type_aliases",
     "extras",
+    "arguments",
     "hardware",
+    "faults",
     "graphs",
     "preprocessing",
     "frame_stacks",
@@ -21,6 +23,9 @@ ROOMS = (
     "snd",
     "wrappers",
     "callbacks",
+    "env_state",
+    "run_files",
+    "checkpoints",
     "buffers",
     "policies",
     "device_update",
@@ -30,7 +35,10 @@ ROOMS = (
     "report",
     "envs",
     "exploration",
+    "hyperparams_opt",
+    "resumable",
     "zoo",
+    "sweep",
     "analyze",
 )
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -16,15 +16,26 @@ from gymnasium.wrappers import AtariPreprocessing, TransformReward
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from sb3_snd.arguments import SHARE, checked, whole
+from sb3_snd.envs import native
 from sb3_snd.envs.native import NativeVecEnv, find_spec
 from sb3_snd.extras import require
-from sb3_snd.preprocessing import check_frame_size
+from sb3_snd.preprocessing import MIN_FRAME_SIZE
 
 #: game -> the byte of the console's 128 that holds the number of the room. Montezuma's Revenge, Private Eye and Venture: Anand
 #: et al., Unsupervised state representation learning in Atari, arXiv 1906.08226 (mila-iqia/atari-representation-learning,
 #: ram_annotations.py). Pitfall: its disassembly keeps the number of the scene at address $81, 196 at the start
 #: (samiam.org/blog/20130606.html). No source is known for Gravitar and Solaris.
 ROOM_BYTES = {"montezuma_revenge": 3, "private_eye": 92, "venture": 90, "pitfall": 1}
+
+#: ALE ends the process, or waits forever, over some of the others
+ARGUMENTS = {
+    **native.ARGUMENTS,
+    "frame_size": whole(MIN_FRAME_SIZE, 1024),
+    "frame_skip": whole(1, 1000),
+    "max_episode_steps": whole(1, 1_000_000),  # times 1000 frames still fits into ALE's 31 bits
+    "repeat_action_probability": SHARE,
+}
 
 
 class AtariVecEnv(NativeVecEnv):
@@ -64,7 +75,11 @@ class AtariVecEnv(NativeVecEnv):
         repeat_action_probability: float = 0.25,
         num_threads: int = 0,
     ):
-        check_frame_size(frame_size, frame_size)
+        numbers = dict(n_envs=n_envs, frame_size=frame_size, frame_skip=frame_skip, n_stack=n_stack, num_threads=num_threads)
+        limits = dict(max_episode_steps=max_episode_steps, repeat_action_probability=repeat_action_probability)
+        plain = checked({**numbers, **limits}, ARGUMENTS)
+        n_envs, frame_size, frame_skip, n_stack = (plain[name] for name in ("n_envs", "frame_size", "frame_skip", "n_stack"))
+        max_episode_steps = plain["max_episode_steps"]
         gym.register_envs(require("ale_py", "atari"))
         self.spec = find_spec(env_id, "ale_py.env:AtariEnv", "an Atari game")
         self.render_mode = None
@@ -74,10 +89,10 @@ class AtariVecEnv(NativeVecEnv):
         self.envs: Any = AtariVectorEnv(
             self.spec.kwargs["game"],
             n_envs,
-            num_threads=num_threads,
+            num_threads=plain["num_threads"],
             # ALE stops at its limit before it reads the last screen, so its limit lies one frame past ours: see step_wait
             max_num_frames_per_episode=self.max_episode_frames + 1,
-            repeat_action_probability=repeat_action_probability,
+            repeat_action_probability=plain["repeat_action_probability"],
             full_action_space=self.spec.kwargs.get("full_action_space", False),
             autoreset_mode=gym.vector.AutoresetMode.SAME_STEP,
             img_height=frame_size,
@@ -94,7 +109,7 @@ class AtariVecEnv(NativeVecEnv):
         self._newest = np.zeros((n_envs, frame_size, frame_size), np.uint8)
         self._stepping = False
         self.frame_skip = frame_skip
-        self.repeat_action_probability = repeat_action_probability
+        self.repeat_action_probability = plain["repeat_action_probability"]
         self._started: list[int] | None = None  # the seeds of a reset that no step has followed yet
         self._followers: list[Any] = []
 
@@ -243,6 +258,7 @@ def make_atari_env(env_id: str, n_envs: int = 1, seed: int | None = None, **kwar
     :param kwargs: Other arguments of ``AtariVecEnv``
     :return: The vectorized environment
     """
+    seed = checked({"seed": seed}, ARGUMENTS)["seed"]
     venv = AtariVecEnv(env_id, n_envs, **kwargs)
     venv.seed(seed)
     return VecPositiveReward(VecMonitor(venv))
@@ -293,7 +309,8 @@ class AtariWrapper(gym.Wrapper):
 
     def __init__(self, env: gym.Env, frame_size: int = 96, frame_skip: int = 4, max_episode_steps: int = 4500):
         require("cv2", "atari")
-        check_frame_size(frame_size, frame_size)
+        given = dict(frame_size=frame_size, frame_skip=frame_skip, max_episode_steps=max_episode_steps)
+        frame_size, frame_skip, max_episode_steps = checked(given, ARGUMENTS).values()
         game: Any = env.unwrapped
         if not hasattr(game, "ale"):
             raise ValueError(f"{env} is not an Atari game: make it without AtariWrapper.")

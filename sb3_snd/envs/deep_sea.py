@@ -11,6 +11,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from sb3_snd.arguments import checked, whole
+
+LARGEST_SIZE = 1000  # whose observations have a million numbers
 MAPPING_SEED = 42  # of what the actions mean
 
 
@@ -27,9 +30,7 @@ class DeepSea(gym.Env):
     """
 
     def __init__(self, size: int = 10) -> None:
-        if size < 2:
-            raise ValueError(f"size={size!r} must be 2 at least: DeepSea needs a left and a right.")
-        self.size = size
+        self.size = size = checked({"size": size}, {"size": whole(2, LARGEST_SIZE)})["size"]
         self.observation_space = spaces.Box(0, 1, (size * size,), np.float32)
         self.action_space = spaces.Discrete(2)
         self.right = np.random.RandomState(MAPPING_SEED).randint(2, size=(size, size))  # the action that means it

@@ -14,6 +14,16 @@ from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
+from sb3_snd.arguments import SEED, whole
+
+#: what the makers of vector environments take
+ARGUMENTS = {
+    "n_envs": whole(1, 10_000),
+    "n_stack": whole(1, 100),
+    "num_threads": whole(0, 1024),
+    "seed": SEED,
+}
+
 
 def find_spec(env_id: str, entry_point: str, family: str) -> EnvSpec:
     """
@@ -23,6 +33,8 @@ def find_spec(env_id: str, entry_point: str, family: str) -> EnvSpec:
     :return: The id's entry in Gymnasium's registry
     :raises ValueError: if it is not of the family, with the nearest id that is
     """
+    if not (isinstance(env_id, str) and env_id.isprintable()):
+        raise ValueError(f"env_id={env_id!r} must be the Gymnasium id of {family}.")
     ids = [spec.id for spec in gym.registry.values() if spec.entry_point == entry_point]
     if env_id in ids:
         return gym.spec(env_id)

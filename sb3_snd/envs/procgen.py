@@ -15,11 +15,14 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
+from sb3_snd.arguments import SHARE, checked, one_of
+from sb3_snd.envs import native
 from sb3_snd.envs.native import NativeVecEnv, find_spec
 from sb3_snd.envs.procgen_engine import GAMES, agent_position, check_options, engine_class, time_limit
 
 ENTRY_POINT = "sb3_snd.envs:ProcgenEnv"
 N_ACTIONS = 15
+ARGUMENTS = {**native.ARGUMENTS, "random_action_probability": SHARE, "render_mode": one_of(None, "rgb_array")}
 
 for game in GAMES:
     gym.register(f"procgen-{game}-v0", entry_point=ENTRY_POINT, kwargs={"game": game})
@@ -67,13 +70,10 @@ class ProcgenVecEnv(NativeVecEnv):
         self.spec = find_spec(env_id, ENTRY_POINT, "a Procgen game")
         game = self.spec.kwargs["game"]
         check_options(game, distribution_mode, engine_options)
-        for name, number, least in (("n_envs", n_envs, 1), ("n_stack", n_stack, 1), ("num_threads", num_threads, 0)):
-            if number < least:
-                raise ValueError(f"{name}={number} must be at least {least}.")
-        if not isinstance(random_action_probability, (int, float)) or not 0 <= random_action_probability <= 1:
-            raise ValueError(f"random_action_probability={random_action_probability!r} must lie in [0, 1].")
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(f"render_mode={render_mode!r} must be None or 'rgb_array'.")
+        numbers = dict(n_envs=n_envs, n_stack=n_stack, num_threads=num_threads)
+        others = dict(random_action_probability=random_action_probability, render_mode=render_mode)
+        plain = checked({**numbers, **others}, ARGUMENTS)
+        n_envs, n_stack, num_threads = (plain[name] for name in numbers)
         self.random_action_probability = random_action_probability
         self.time_limit = time_limit(game, distribution_mode)
         self.many_levels = distribution_mode != "exploration"
@@ -190,6 +190,7 @@ def make_procgen_env(env_id: str, n_envs: int = 1, seed: int | None = None, **kw
     :param kwargs: Other arguments of ``ProcgenVecEnv``
     :return: The vectorized environment
     """
+    seed = checked({"seed": seed}, ARGUMENTS)["seed"]
     venv = ProcgenVecEnv(env_id, n_envs, **kwargs)
     venv.seed(seed)
     return VecMonitor(venv)

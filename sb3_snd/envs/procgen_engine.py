@@ -81,7 +81,7 @@ def check_options(game: str, distribution_mode: str, options: dict[str, Any]) ->
     :param options: Asked for, by name
     :raises ValueError: in one sentence with the remedy
     """
-    if distribution_mode not in MODES:
+    if not (isinstance(distribution_mode, str) and distribution_mode in MODES):
         raise ValueError(f"There is no distribution_mode {distribution_mode!r}: choose from {', '.join(MODES)}.")
     if game not in MODES[distribution_mode]:
         modes = ", ".join(mode for mode, games in MODES.items() if game in games)

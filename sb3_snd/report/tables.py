@@ -132,7 +132,8 @@ def markdown(table: list[dict[str, object]], skipped: Sequence[Skipped], remarks
     """
 
     def number(value: object, digits: int = 2) -> str:
-        return "–" if value is None else f"{value:.{digits}f}"
+        text = "–" if value is None else f"{value:.{digits}f}"
+        return text.lstrip("-") if text.strip("-0.") == "" else text  # no zero below zero
 
     def pair(row: dict[str, object], prefix: str) -> str:
         mean, std = row[f"{prefix}mean_reward"], row[f"{prefix}std_reward"]

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch as th
 from torch import nn
 
+from sb3_snd.arguments import WIDEST, checked, or_none, whole
 from sb3_snd.torch_layers import Conv, encoder, learner, orthogonal_
 from sb3_snd.type_aliases import Transitions
 
@@ -30,6 +31,7 @@ class Target(nn.Module, ABC):
 
     def __init__(self, frame_shape: tuple[int, ...], features_dim: int | None = None) -> None:
         super().__init__()
+        checked({"features_dim": features_dim}, {"features_dim": or_none(whole(1, WIDEST))})
         self.frame_shape = frame_shape
         #: whether :meth:`update_statistics` wants to be called
         self.keeps_statistics = type(self).update_statistics is not Target.update_statistics

@@ -12,6 +12,7 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
+from sb3_snd.arguments import WIDEST, checked, or_none, whole
 from sb3_snd.targets.vic import VICTarget
 from sb3_snd.torch_layers import orthogonal_
 from sb3_snd.type_aliases import Transitions
@@ -106,6 +107,8 @@ class STDTarget(VICTarget):
         target_width: int = 128,
         learner_width: int = 128,
     ) -> None:
+        # One feature has no standard deviation
+        checked({"features_dim": features_dim}, {"features_dim": or_none(whole(2, WIDEST))})
         super().__init__(frame_shape, features_dim, target_width, learner_width)
         # Layers up to the local features: three convolutions of four, or both hidden layers
         self.n_local_layers = 6 if len(frame_shape) == 3 else 4

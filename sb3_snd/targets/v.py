@@ -10,6 +10,7 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
+from sb3_snd.arguments import FLAG, SHARE, checked
 from sb3_snd.augmentations import add_noise, drop_tiles
 from sb3_snd.running_stats import RunningMeanStd
 from sb3_snd.targets.base import Target, masked_mse
@@ -79,10 +80,10 @@ class VTarget(Target):
         normalize_input: bool = False,
         noise_probability: float = 0.5,
     ) -> None:
+        given = {"normalize_input": normalize_input, "noise_probability": noise_probability}
+        checked(given, {"normalize_input": FLAG, "noise_probability": SHARE})
         if normalize_input and len(frame_shape) != 3:
             raise ValueError("normalize_input=True is for images: leave it away, vectors are normalised already.")
-        if not (isinstance(noise_probability, (int, float)) and 0 <= noise_probability <= 1):
-            raise ValueError(f"noise_probability={noise_probability!r} must lie in [0, 1].")
         super().__init__(frame_shape, features_dim)
         self.noise_probability = noise_probability
         self.keeps_statistics = normalize_input

@@ -9,11 +9,13 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
+from sb3_snd.arguments import WIDEST, checked, whole
 from sb3_snd.targets.base import Target
 from sb3_snd.torch_layers import snd_convs
 from sb3_snd.type_aliases import Transitions
 
 COVARIANCE_WEIGHT = 1 / 25
+WIDTHS = {"target_width": whole(1, WIDEST), "learner_width": whole(1, WIDEST)}
 
 
 def variance_term(features: th.Tensor) -> th.Tensor:
@@ -58,6 +60,7 @@ class VICTarget(Target):
         target_width: int = 128,
         learner_width: int = 128,
     ) -> None:
+        checked({"target_width": target_width, "learner_width": learner_width}, WIDTHS)
         self.convs, self.learner_convs = snd_convs(target_width), snd_convs(learner_width)
         super().__init__(frame_shape, features_dim)
 

@@ -1,0 +1,1 @@
+"""Many runs of ``train.py`` on one machine or a cluster: see ``python -m sb3_snd.sweep --help``."""

@@ -1,0 +1,408 @@
+"""Runs that are killed and go on: the same nets, bit for bit, and the same logs, as of a run that nobody disturbed."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from fakes import CountingEnv
+from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from sb3_snd import PPOSND, ExplorationLogger, SNDCallback, VecIntrinsicReward, checkpoints, run_files, zoo
+from sb3_snd.callbacks import StreamMonitor
+from sb3_snd.checkpoints import RunCheckpoint, StopRequest, find_checkpoint, flaw, load_run, save_whole
+from sb3_snd.env_state import get_env_state, set_env_state
+from sb3_snd.run_files import forget_events, written_whole
+
+IDENTITY = {"algo": "some", "environment": "DeepSea-v0", "seed": 5}
+SIZES = dict(n_steps=16, batch_size=32, n_epochs=2, seed=5, device="cpu")
+TOTAL = 640  # ten rollouts of 4 x 16
+
+
+class Until(BaseCallback):
+    """Does something at a step."""
+
+    def __init__(self, step, what):
+        super().__init__()
+        self.step, self.what = step, what
+
+    def _on_step(self):
+        if self.num_timesteps == self.step:
+            self.what()
+        return True
+
+
+def two_streams(env):
+    return PPOSND, env, dict(snd="v", snd_kwargs={"norm_reward": True, "learning_rate": 1e-3})
+
+
+def bonus(env):
+    return PPO, VecIntrinsicReward(env, "rnd", snd_kwargs={"norm_reward": True}), {}
+
+
+def plain(env):
+    return A2C, env, {}
+
+
+def train(folder, kind=two_streams, stop=None, step=0, what=None, total=TOTAL):
+    """Go on with the run in the folder, or begin it."""
+    folder.mkdir(exist_ok=True)
+    th.manual_seed(0)  # of the bonus' nets
+    venv = VecNormalize(make_vec_env("DeepSea-v0", 4, seed=5, env_kwargs={"size": 5}), norm_obs=False)
+    algorithm, env, kwargs = kind(venv)
+    path, _ = find_checkpoint(folder, IDENTITY)
+    if path is None:
+        forget_events(folder)
+    callbacks = [Until(step, what), StreamMonitor(folder, "DeepSea-v0", append=path is not None), ExplorationLogger()]
+    callbacks += [SNDCallback()] if kind is bonus else []
+    _, eval_env, _ = kind(VecNormalize(make_vec_env("DeepSea-v0", env_kwargs={"size": 5}), norm_obs=False, training=False))
+    callbacks += [EvalCallback(eval_env, eval_freq=20, n_eval_episodes=1, verbose=0)]
+    if path is None:
+        sizes = {
+            name: value for name, value in SIZES.items() if algorithm is not A2C or name not in ("batch_size", "n_epochs")
+        }
+        model = algorithm("MlpPolicy", env, tensorboard_log=str(folder), **sizes, **kwargs)
+        resumed = None
+    else:
+        model, resumed, reason = load_run(path, algorithm, env, 5, tensorboard_log=str(folder))
+        assert reason == ""
+    callbacks.append(RunCheckpoint(folder, 64, callbacks, IDENTITY, stop, resumed))
+    model.learn(total - model.num_timesteps, callback=callbacks, reset_num_timesteps=path is None, tb_log_name="tb")
+    return model
+
+
+def in_a_child(function, *args):
+    """Of one thread, as a fork has none of its parent's others. :return: the signal that ended it, 0 if none did"""
+    pid = os.fork()
+    if pid == 0:
+        th.set_num_threads(1)
+        code = 1
+        try:
+            function(*args)
+            code = 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+
+
+def everything(model):
+    """:return: all tensors of nets and optimisers by name, and the counters"""
+    tensors = {}
+    for name, state in model.get_parameters().items():
+        flat = state if "optimizer" not in name else {f"{i}.{k}": v for i, s in state["state"].items() for k, v in s.items()}
+        tensors.update({f"{name}.{key}": value for key, value in flat.items()})
+    snd = checkpoints.find_snd(model)
+    if snd is not None:
+        tensors.update({f"nets.{key}": value for key, value in snd.state_dict().items()})
+    return tensors, (model.num_timesteps, model._n_updates, [episode["r"] for episode in model.ep_info_buffer])
+
+
+def rows(path, *without):
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    return [{k: v for k, v in row.items() if k not in without and not k.startswith("time/")} for row in csv.DictReader(lines)]
+
+
+def events(folder):
+    """:return: (step, value) of everything in TensorBoard's files, but for times; each read alone, as they are seconds old"""
+    found = {}
+    for path in (folder / "tb_1").iterdir():
+        log = EventAccumulator(str(path), size_guidance={"scalars": 0}).Reload()
+        for tag in log.Tags()["scalars"]:
+            if not tag.startswith("time/"):
+                found.setdefault(tag, []).extend((event.step, event.value) for event in log.Scalars(tag))
+    return {tag: sorted(values) for tag, values in found.items()}
+
+
+def assert_same_run(whole, folder, model, other):
+    (tensors, counters), (others, other_counters) = everything(model), everything(other)
+    assert counters == other_counters and set(tensors) == set(others)
+    assert [name for name in tensors if not th.equal(th.as_tensor(tensors[name]), th.as_tensor(others[name]))] == []
+    assert rows(whole / "monitor.csv", "t") == rows(folder / "monitor.csv", "t")
+    assert rows(whole / "progress.csv") == rows(folder / "progress.csv")
+    assert events(whole) == events(folder)
+
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("kind", [two_streams, bonus, plain])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(kind, tmp_path):
+    """Killed within a rollout, which is then collected once more, to the bit; and once more after that."""
+    th.set_num_threads(1)
+    model = train(tmp_path / "whole", kind)
+    for step in (300, 500):
+        assert in_a_child(train, tmp_path / "killed", kind, None, step, kill) == signal.SIGKILL
+    other = train(tmp_path / "killed", kind)
+    assert_same_run(tmp_path / "whole", tmp_path / "killed", model, other)
+    assert len(rows(tmp_path / "whole" / "monitor.csv")) == TOTAL // 5  # each episode has as many steps as rows
+
+
+def test_twenty_kills_at_any_moment(tmp_path):
+    """Ten after some time, ten while a checkpoint is written: every one leaves a run that goes on, to the same end."""
+    th.set_num_threads(1)
+    total = 6400  # none of the children gets so far
+    model = train(tmp_path / "whole", total=total)
+    rng = random.Random(0)
+    kills, steps = 0, [0]
+
+    def later(seconds):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, seconds)  # the default action ends the process as SIGKILL would, at once
+        train(tmp_path / "killed", total=total)
+
+    def while_writing(part):
+        original = zipfile.ZipFile.open if part < 5 else os.replace
+        count = [rng.randrange(2, 6)]
+
+        def dies(*args, **kwargs):
+            opened = original(*args, **kwargs)
+            writing = part >= 5 or kwargs.get("mode") == "w" or "w" in args[2:3]
+            count[0] -= writing
+            if count[0] == 0:
+                if part < 5:
+                    opened.write(b"half of it")
+                kill()
+            return opened
+
+        if part < 5:
+            zipfile.ZipFile.open = dies
+        else:
+            run_files.os.replace = dies
+        train(tmp_path / "killed", total=total)
+
+    for index in range(10):
+        kills += in_a_child(later, rng.uniform(0.05, 0.3)) != 0
+        kills += in_a_child(while_writing, index) != 0
+        found, refused = find_checkpoint(tmp_path / "killed", IDENTITY)
+        steps.append(0 if found is None else int(found.stem.split("_")[2]))
+        assert refused == []  # what is there is whole
+    assert kills == 20
+    assert steps == sorted(steps)  # nothing before the last checkpoint is lost
+    other = train(tmp_path / "killed", total=total)
+    assert_same_run(tmp_path / "whole", tmp_path / "killed", model, other)
+
+
+def test_asked_to_stop_within_a_rollout(tmp_path):
+    """The checkpoint is the rollout's beginning; what comes after a signal is what would have come without."""
+    th.set_num_threads(1)
+    model = train(tmp_path / "whole")
+    with StopRequest() as stop:
+        half = train(tmp_path / "stopped", stop=stop, step=340, what=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert stop.received == signal.SIGTERM and half.num_timesteps == 320
+    assert checkpoints.checkpoints(tmp_path / "stopped")[0].name == "rl_model_320_steps.zip"
+    other = train(tmp_path / "stopped")
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped", model, other)
+
+
+def test_a_second_signal_acts_as_ever():
+    before = signal.getsignal(signal.SIGINT)
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.received == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_broken_and_foreign_files_are_named_and_the_one_before_is_taken(tmp_path):
+    train(tmp_path / "run", total=320)
+    names = [path.name for path in checkpoints.checkpoints(tmp_path / "run")]
+    assert names == [f"rl_model_{steps}_steps.zip" for steps in (320, 256, 192)]  # the newest three
+    newest, second, third = checkpoints.checkpoints(tmp_path / "run")
+    content = newest.read_bytes()
+    newest.write_bytes(content[: len(content) // 2])
+    PPO("MlpPolicy", "CartPole-v1", device="cpu").save(tmp_path / "run" / "rl_model_999_steps.zip")
+    damaged = bytearray(second.read_bytes())
+    with zipfile.ZipFile(second) as archive:
+        place = archive.getinfo("policy.pth").header_offset
+    damaged[place + 5000] ^= 1
+    second.write_bytes(damaged)
+    found, refused = find_checkpoint(tmp_path / "run", IDENTITY)
+    assert found == third
+    assert [sentence.split(": ", 1)[1] for sentence in refused] == [
+        "it is no checkpoint of a run, going on to the one before.",
+        "it is truncated or no zip file, going on to the one before.",
+        "policy.pth in it is damaged, going on to the one before.",
+    ]
+    assert flaw(third, {**IDENTITY, "seed": 6}) == "its seed is 5, not 6"
+    assert find_checkpoint(tmp_path / "run", {**IDENTITY, "algo": "other"})[0] is None
+    model = PPOSND.load(third, device="cpu")  # it is a model, too
+    assert model.num_timesteps == 192
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("before")
+    with pytest.raises(OSError, match="full"), written_whole(path) as file:
+        file.write(b"half")
+        raise OSError("the disk is full")
+    assert path.read_text() == "before" and [entry.name for entry in tmp_path.iterdir()] == ["file"]
+    with written_whole(path) as file:
+        file.write(b"after")
+    assert path.read_text() == "after" and path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_disk_that_is_full_costs_no_checkpoint(tmp_path, monkeypatch):
+    train(tmp_path / "run", total=128)
+    before = {path.name: path.read_bytes() for path in tmp_path.rglob("rl_model_*.zip")}
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run_files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_whole(PPO("MlpPolicy", "CartPole-v1", device="cpu"), next(tmp_path.rglob("rl_model_128_steps.zip")))
+    assert {path.name: path.read_bytes() for path in tmp_path.rglob("rl_model_*.zip")} == before
+    assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]
+
+
+def test_environments_that_hold_plain_data_only():
+    """Wrappers, time limit and generators: after the state is put back the same steps lead to the same results."""
+
+    def play(env, n_steps):
+        return [np.concatenate([np.ravel(part) for part in env.step(np.array([t % 3, 1]))[:3]]) for t in range(n_steps)]
+
+    def make():
+        return VecFrameStack(VecNormalize(make_vec_env("MountainCar-v0", 2, seed=1)), 2)
+
+    env = make()
+    env.reset()
+    play(env, 190)
+    saved = get_env_state(env)
+    expected = play(env, 50)  # over the time limit, into a random beginning
+    other = make()
+    other.reset()
+    assert set_env_state(other, saved) == ""
+    np.testing.assert_array_equal(play(other, 50), expected)
+    assert sum(bool(row[-1]) for row in expected) > 0
+
+
+class Remembering(CountingEnv):
+    """Not plain, but it can tell."""
+
+    def __init__(self):
+        super().__init__()
+        self.secret = object()
+
+    def get_state(self):
+        return self.step_count
+
+    def set_state(self, state):
+        self.step_count = state
+
+
+def test_environments_that_tell_their_state_and_those_that_cannot():
+    env, other = DummyVecEnv([Remembering]), DummyVecEnv([Remembering])
+    env.reset()
+    other.reset()
+    env.step(np.array([0]))
+    env.step(np.array([0]))
+    assert set_env_state(other, get_env_state(env)) == ""
+    assert other.step(np.array([0]))[0].tolist() == [[0.0, 3.0]]
+
+    class Secret(CountingEnv):
+        def __init__(self):
+            super().__init__()
+            self.secret = object()
+
+    env = VecNormalize(DummyVecEnv([Secret]))
+    env.reset()
+    env.ret_rms.mean = np.float64(7.0)
+    other = VecNormalize(DummyVecEnv([Secret]))
+    assert set_env_state(other, get_env_state(env)) == "Secret.secret is a object, no plain data"
+    assert other.ret_rms.mean == 7.0  # the wrappers' state is there all the same
+    with pytest.raises(ValueError, match=r"saved with the wrappers \['VecNormalize'\] and has \[\]: wrap it as it was"):
+        set_env_state(DummyVecEnv([Secret]), get_env_state(env))
+
+
+def zoo_run(folder, *more):
+    options = ["--algo", "ppo_snd", "--env", "DeepSea-v0", "-n", 512, "--seed", 3, "-f", folder, "--save-freq", 64]
+    options += ["--num-threads", 1, *more]
+    return [*map(str, options), "-params", "n_envs:4", "n_steps:16", "batch_size:32", "n_epochs:1"]
+
+
+def test_resume_from_the_command_line(tmp_path, monkeypatch, capsys):
+    """SIGTERM ends with 143, SIGINT with 0, and the run goes on in its folder to the same end as an undisturbed one."""
+    root = Path(__file__).parent.parent
+    code = "import os, signal; from sb3_snd import zoo; from stable_baselines3.common.callbacks import BaseCallback\n"
+    code += "class Kill(BaseCallback):\n    def _on_step(self):\n"
+    code += "        if self.num_timesteps == int(os.environ['STEP']): os.kill(os.getpid(), int(os.environ['SIGNAL']))\n"
+    code += "        return True\n"
+    code += "zoo.train() if __name__ == '__main__' else None\n"
+    (tmp_path / "killing.py").write_text(code)
+    own = ("callback:'killing.Kill'",)
+    for number, step, expected in [(signal.SIGTERM, 100, 143), (signal.SIGINT, 300, 0), (signal.SIGKILL, 400, -9)]:
+        environ = {**os.environ, "STEP": str(step), "SIGNAL": str(int(number)), "PYTHONPATH": f"{root}:{tmp_path}"}
+        command = [sys.executable, "-m", "killing", *zoo_run(tmp_path / "killed", "--resume"), *own]
+        result = subprocess.run(command, env=environ, capture_output=True, text=True)
+        assert result.returncode == expected, result.stderr
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("STEP", "-1")
+    for folder, more in ((tmp_path / "killed", ["--resume"]), (tmp_path / "whole", [])):
+        monkeypatch.setattr(sys, "argv", ["train.py", *zoo_run(folder, *more), *own])
+        zoo.train()
+    printed = capsys.readouterr().out
+    assert "rl_model_384_steps.zip" in printed and "--resume: goes on at step 384." in printed
+    runs = [folder / "ppo_snd" / "DeepSea-v0_1" for folder in (tmp_path / "whole", tmp_path / "killed")]
+    assert [path.name for path in runs[1].parent.iterdir()] == ["DeepSea-v0_1"]
+    whole, other = (PPOSND.load(run / "DeepSea-v0.zip", device="cpu") for run in runs)
+    (tensors, counters), (others, other_counters) = everything(whole), everything(other)
+    assert counters == other_counters and counters[0] == 512
+    assert [name for name in tensors if not th.equal(th.as_tensor(tensors[name]), th.as_tensor(others[name]))] == []
+    assert rows(runs[0] / "monitor.csv", "t") == rows(runs[1] / "monitor.csv", "t")
+
+    changed = [*zoo_run(tmp_path / "killed", "--resume"), "gamma:0.5", *own]
+    monkeypatch.setattr(sys, "argv", ["train.py", *changed])
+    with pytest.raises(SystemExit, match=r"--resume: gamma was 0.99 and is 0.5: give the hyperparameters that the run began"):
+        zoo.train()
+    longer = zoo_run(tmp_path / "killed", "--resume")
+    longer[longer.index("512")] = "576"
+    monkeypatch.setattr(sys, "argv", ["train.py", *longer, *own])
+    zoo.train()
+    assert PPOSND.load(runs[1] / "DeepSea-v0.zip", device="cpu").num_timesteps == 576
+
+
+def test_episodes_of_emulators_begin_anew_and_the_log_says_so(tmp_path, monkeypatch, capsys):
+    wrapper = "env_wrapper:{'sb3_snd.envs.AtariWrapper':{'frame_size':36,'max_episode_steps':20}}"
+    sizes = ["-params", "n_envs:2", "n_steps:16", "batch_size:16", "n_epochs:1", wrapper]
+    options = ["--algo", "ppo_rnd", "--env", "MontezumaRevengeNoFrameskip-v4", "--seed", 1, "-f", tmp_path, "--save-freq", 32]
+    for n_steps in (32, 96):
+        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, [*options, "-n", n_steps, "--resume"]), *sizes])
+        zoo.train()
+    printed = capsys.readouterr().out
+    assert "--resume: goes on at step 32. Episodes begin anew: AtariVecEnv cannot tell its environments' state." in printed
+    (run,) = (tmp_path / "ppo_rnd").iterdir()
+    assert [row["l"] for row in rows(run / "monitor.csv")] == ["20", "20"]  # one of 16 steps was begun and is forgotten
+    assert PPOSND.load(run / "MontezumaRevengeNoFrameskip-v4.zip", device="cpu").num_timesteps == 96
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--algo", "dqn", "--env", "CartPole-v1"], "--resume is for on-policy algorithms, dqn keeps a replay buffer"),
+        (["--algo", "ppo_snd", "--env", "DeepSea-v0", "-i", "{model}"], "--resume goes on with a run of its own: leave -i"),
+    ],
+)
+def test_what_cannot_be_resumed(options, message, tmp_path, monkeypatch):
+    PPOSND("MlpPolicy", gym.make("DeepSea-v0"), n_steps=64, device="cpu").save(tmp_path / "model.zip")
+    options = [option.format(model=tmp_path / "model.zip") for option in options]
+    monkeypatch.setattr(sys, "argv", ["train.py", *options, "--resume", "-f", str(tmp_path / "logs")])
+    with pytest.raises(SystemExit, match=message):
+        zoo.train()
+    assert json.dumps(sorted(path.name for path in tmp_path.iterdir())) == '["model.zip"]'

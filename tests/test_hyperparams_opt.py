@@ -1,0 +1,137 @@
+"""What the Zoo's search tries for PPOSND, and what it leaves as it is."""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+import yaml
+from optuna.trial import FixedTrial
+from rl_zoo3.hyperparams_opt import convert_onpolicy_params
+from stable_baselines3.common.vec_env import VecNormalize, is_vecenv_wrapped
+from torch import nn
+
+from sb3_snd import PPOSND, VecIntrinsicReward, zoo
+from sb3_snd.hyperparams_opt import OWN, convert_ppo_snd_params, merged, sample_ppo_snd_params, size_bounds
+
+ROOT = Path(__file__).parent.parent
+PPO_PARAMS = {
+    "batch_size_pow": 7,
+    "n_steps_pow": 9,
+    "one_minus_gamma": 0.01,
+    "one_minus_gae_lambda": 0.05,
+    "learning_rate": 1e-3,
+    "ent_coef": 1e-3,
+    "clip_range": 0.2,
+    "n_epochs": 5,
+    "max_grad_norm": 0.5,
+    "net_arch": "small",
+    "activation_fn": "relu",
+}
+OWN_PARAMS = {"eta": 3.0, "one_minus_gamma_int": 0.05, "ext_coef": 4.0, "int_coef": 0.5, "snd_learning_rate": 2e-4}
+
+
+@pytest.mark.parametrize("n_envs", [*range(1, 130), 256, 1000, 1024])
+def test_every_minibatch_divides_every_rollout(n_envs):
+    bounds = size_bounds(n_envs)
+    steps, batches = ([2**power for power in range(low, high + 1)] for low, high in bounds.values())
+    assert steps and batches
+    assert all(n_steps * n_envs % batch_size == 0 for n_steps in steps for batch_size in batches)
+    assert steps[0] >= 32 and steps[-1] <= 4096 and batches[-1] <= 1024  # within the Zoo's
+    assert steps[-1] * n_envs <= max(2**14, 32 * n_envs)
+
+
+def test_usual_sizes_have_a_choice():
+    assert size_bounds(1) == {"n_steps_pow": (10, 12), "batch_size_pow": (6, 10)}
+    assert size_bounds(32) == {"n_steps_pow": (5, 9), "batch_size_pow": (6, 10)}
+    assert size_bounds(128) == {"n_steps_pow": (5, 7), "batch_size_pow": (6, 10)}
+
+
+def test_sampled_and_converted():
+    """The Zoo's own converter for PPO's side, and the other side by hand."""
+    params = {**PPO_PARAMS, **OWN_PARAMS}
+    trial = FixedTrial(params)
+    sampled = sample_ppo_snd_params(trial, 2, 32, {})
+    assert sampled == convert_ppo_snd_params(params)
+    assert sampled == {
+        **convert_onpolicy_params(PPO_PARAMS),
+        "gamma_int": 0.95,
+        "ext_coef": 4.0,
+        "int_coef": 0.5,
+        "snd_kwargs": {"eta": 3.0, "learning_rate": 2e-4},
+    }
+    assert trial.user_attrs == {"gamma": 0.99, "n_steps": 512, "batch_size": 128, "gamma_int": 0.95}
+    assert set(OWN_PARAMS) == set(OWN)
+    PPOSND("MlpPolicy", "CartPole-v1", device="cpu", **sampled)
+
+
+def test_what_is_not_sampled_stays():
+    entry = {
+        "snd_kwargs": {"eta": 0.5, "target_width": 64, "norm_reward": True},
+        "policy_kwargs": {"features_extractor_kwargs": {"width": 64}},
+    }
+    sampled = sample_ppo_snd_params(FixedTrial({**PPO_PARAMS, **OWN_PARAMS}), 2, 32, {}, entry)
+    assert sampled["snd_kwargs"] == {"eta": 3.0, "learning_rate": 2e-4, "target_width": 64, "norm_reward": True}
+    net = dict(net_arch=dict(pi=[64, 64], vf=[64, 64]), activation_fn=nn.ReLU)
+    assert sampled["policy_kwargs"] == {"features_extractor_kwargs": {"width": 64}, **net}
+    assert merged({}, sampled) == sampled
+
+
+def test_a_search_trains_with_and_evaluates_without_the_bonus(tmp_path, monkeypatch):
+    """Observations are normalised as in the entry, and the trial's value is the score of the game."""
+    zoo.register()
+    made, models = {True: [], False: []}, []
+    create_envs, learn = zoo.SNDExperimentManager.create_envs, PPOSND.learn
+
+    def remember_env(self, n_envs, eval_env=False, no_log=False):
+        made[eval_env].append(create_envs(self, n_envs, eval_env, no_log))
+        return made[eval_env][-1]
+
+    def remember_model(self, *args, **kwargs):
+        models.append((is_vecenv_wrapped(self.env, VecIntrinsicReward), self.snd, self.n_steps * self.n_envs))
+        return learn(self, *args, **kwargs)
+
+    monkeypatch.setattr(zoo.SNDExperimentManager, "create_envs", remember_env)
+    monkeypatch.setattr(PPOSND, "learn", remember_model)
+    options = dict(n_timesteps=1024, n_trials=1, optimize_hyperparameters=True, n_evaluations=1, verbose=0, device="cpu")
+    args = argparse.Namespace(algo="ppo_snd", env="MountainCar-v0")
+    manager = zoo.SNDExperimentManager(args, "ppo_snd", "MountainCar-v0", str(tmp_path), eval_freq=-1, **options)
+    assert manager.setup_experiment() is None
+    study = optuna.create_study(direction="maximize")
+    study.enqueue_trial({**PPO_PARAMS, "n_steps_pow": 5, **OWN_PARAMS})
+    study.optimize(manager.objective, n_trials=1)
+
+    (evaluation,) = made[True]
+    assert not is_vecenv_wrapped(evaluation, VecIntrinsicReward)
+    assert all(is_vecenv_wrapped(env, VecNormalize) and env.norm_obs for env in made[True] + made[False])
+    (wrapped, snd, rollout) = models[0]
+    assert wrapped and snd.eta == 3.0 and snd.return_stats is not None and rollout == 32 * 32
+    assert snd.optimizer.defaults["lr"] == 2e-4
+    assert -200 <= study.best_value < 0 and study.best_value * 5 == round(study.best_value * 5)
+
+
+@pytest.mark.slow
+def test_two_processes_search_together(tmp_path):
+    """Through train.py with one journal, two trials each; then a run takes the hyperparameters of a trial."""
+    storage = ["--storage", str(tmp_path / "search.log"), "--study-name", "together", "-params", "n_envs:8"]
+    command = [sys.executable, "train.py", "--algo", "ppo_snd", "--env", "DeepSea-v0", "-n", "1024", "-f", str(tmp_path)]
+    command += [*storage, "--device", "cpu", "--num-threads", "1"]
+    search = ["-optimize", "--n-trials", "2", "--n-evaluations", "1", "--no-optim-plots"]
+    processes = [subprocess.Popen([*command, *search, "--seed", str(seed)], cwd=ROOT) for seed in (3, 4)]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    journal = optuna.storages.journal.JournalFileBackend(str(tmp_path / "search.log"))
+    trials = optuna.load_study(study_name="together", storage=optuna.storages.JournalStorage(journal)).trials
+    assert [trial.number for trial in trials] == [0, 1, 2, 3]
+    assert {trial.state for trial in trials} == {optuna.trial.TrialState.COMPLETE}
+    assert len({trial.params["eta"] for trial in trials}) == 4
+    returns = [trial.value for trial in trials]  # without bonus: at most 10 steps at -0.001, and the treasure
+    assert all(-0.01 <= value <= 0.99 and np.isclose(value * 1000, round(value * 1000)) for value in returns)
+
+    subprocess.run([*command, "--trial-id", "1", "-n", "64"], cwd=ROOT, check=True)
+    config = yaml.unsafe_load((tmp_path / "ppo_snd" / "DeepSea-v0_1" / "DeepSea-v0" / "config.yml").read_text())
+    params, saved = trials[1].params, dict(config)
+    expected = {"eta": params["eta"], "learning_rate": params["snd_learning_rate"], "norm_reward": True}
+    assert saved["snd_kwargs"] == expected and saved["n_steps"] == 2 ** params["n_steps_pow"]
