@@ -42,8 +42,9 @@ class SNDCallback(BaseCallback):
     :param name_prefix: Common prefix of the files
     :param restore: File of an earlier run to continue from
     :param verbose: 0 for no output, 2 to tell of each save
-    :raises ValueError: for a value out of its range, or, when training begins, if the environment has no intrinsic reward, the algorithm no rollout or
-        replay buffer or one that computes rewards itself, or the minibatch does not divide the rollout
+    :raises ValueError: for a value out of its range, or, when training begins, if the environment has no intrinsic reward,
+        the algorithm no rollout or replay buffer or one that computes rewards itself, or the minibatch does not divide the
+        rollout
     """
 
     def __init__(
