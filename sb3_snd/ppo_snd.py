@@ -15,46 +15,27 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any, ClassVar, TypeVar
 
-import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3 import PPO
-from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, TensorDict
 from stable_baselines3.common.utils import explained_variance, obs_as_tensor
-from stable_baselines3.common.vec_env import VecEnv, is_vecenv_wrapped
+from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_snd.arguments import (
-    DISCOUNT,
-    FLAG,
-    LARGEST,
-    LARGEST_WEIGHT,
-    MOST_EPOCHS,
-    PATH,
-    SEED,
-    SHARE,
-    VERBOSE,
-    WEIGHT,
-    check_names,
-    checked,
-    not_negative,
-    or_none,
-    positive,
-    scheduled,
-    whole,
-)
+from sb3_snd.arguments import checked
 from sb3_snd.buffers import StreamRolloutBuffer
 from sb3_snd.device_update import DeviceUpdate
 from sb3_snd.faults import check_gradients, check_terms
 from sb3_snd.frame_stacks import FrameUploader, find_stack
 from sb3_snd.graphs import Replay, Tensors, can_record, unchecked_distributions
-from sb3_snd.hardware import PRECISION, check_device, keep_freed_memory, resolve_precision, return_freed_memory
+from sb3_snd.hardware import check_device, keep_freed_memory, resolve_precision, return_freed_memory
 from sb3_snd.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, StreamActorCriticPolicy, check_policy_kwargs
+from sb3_snd.ppo_arguments import ARGUMENTS, check_buffer, check_policy, check_sizes, check_unwrapped, find_env
 from sb3_snd.preprocessing import FrameReader, map_obs
 from sb3_snd.snd import SND, check_minibatch, check_snd_kwargs
 from sb3_snd.targets import Target
@@ -63,38 +44,6 @@ from sb3_snd.type_aliases import STREAM_NAMES
 from sb3_snd.wrappers import VecIntrinsicReward
 
 SelfPPOSND = TypeVar("SelfPPOSND", bound="PPOSND")
-
-MOST_STEPS = 1_000_000  # in a rollout of each environment, which has room for them from the beginning
-ARGUMENTS = {
-    "learning_rate": scheduled(not_negative(1)),  # 0 when enjoy loads
-    "n_steps": whole(1, MOST_STEPS),
-    "batch_size": whole(1),
-    "n_epochs": whole(1, MOST_EPOCHS),
-    "gamma": DISCOUNT,
-    "gamma_int": DISCOUNT,
-    "gae_lambda": SHARE,
-    "clip_range": scheduled(not_negative(LARGEST)),
-    "clip_range_vf": or_none(scheduled(positive(LARGEST))),
-    "normalize_advantage": FLAG,
-    "ent_coef": WEIGHT,
-    "vf_coef": not_negative(LARGEST_WEIGHT),
-    "max_grad_norm": positive(LARGEST),
-    "use_sde": FLAG,
-    "sde_sample_freq": whole(-1),
-    "target_kl": or_none(positive(LARGEST)),
-    "stats_window_size": whole(1, 1_000_000),
-    "tensorboard_log": PATH,
-    "verbose": VERBOSE,
-    "seed": SEED,
-    "ext_coef": WEIGHT,
-    "int_coef": WEIGHT,
-    "intrinsic_episodic": FLAG,
-    "precision": PRECISION,
-    "cuda_graphs": FLAG,
-}
-#: arguments that the algorithm gives its rollout buffer
-BUFFER_GIVEN = ("buffer_size", "observation_space", "action_space", "device", "gae_lambda", "gamma", "n_envs")
-STREAM_GIVEN = ("gamma_int", "ext_coef", "int_coef", "intrinsic_episodic")
 
 
 class PPOSND(PPO):
@@ -159,10 +108,10 @@ class PPOSND(PPO):
             normalize_advantage = snd is None
         kwargs = checked({**kwargs, "normalize_advantage": normalize_advantage}, ARGUMENTS)
         if _init_setup_model:  # otherwise ``load`` fills in what was saved
-            self._check_policy(policy)
+            check_policy(policy, self.policy_aliases)
             check_device(kwargs.get("device", "auto"))
-            env = _find_env(env, kwargs.get("verbose", 0))
-            _check_sizes(env, kwargs)
+            env = find_env(env, kwargs.get("verbose", 0))
+            check_sizes(env, kwargs)
             if kwargs.get("use_sde") and not isinstance(env.action_space, spaces.Box):
                 raise ValueError(f"use_sde=True must be left away for {env.action_space}: gSDE is for continuous actions.")
             if policy == "MultiInputPolicy" and not isinstance(env.observation_space, spaces.Dict):
@@ -278,7 +227,7 @@ class PPOSND(PPO):
         self.policy_kwargs = check_policy_kwargs(self.policy_class, self.policy_kwargs)
         if self.policy_kwargs.get("squash_output") and not self.use_sde:
             raise ValueError("squash_output=True must go with use_sde=True: without gSDE it is not possible.")
-        self._check_buffer()
+        check_buffer(self.rollout_buffer_class, self.rollout_buffer_kwargs)
         if self.cuda_graphs and self.target_kl is not None:
             raise ValueError(
                 f"target_kl={self.target_kl!r} does not go with cuda_graphs=True, which has no early stopping: leave one away."
@@ -287,18 +236,6 @@ class PPOSND(PPO):
             raise ValueError("cuda_graphs=True only knows StreamRolloutBuffer: leave rollout_buffer_class away.")
         if self.snd_target is not None and self.env is not None:
             check_minibatch(self.batch_size, self.n_steps * self.n_envs)
-
-    def _check_buffer(self) -> None:
-        buffer_class = StreamRolloutBuffer if self.rollout_buffer_class is None else self.rollout_buffer_class
-        if not (isinstance(buffer_class, type) and issubclass(buffer_class, StreamRolloutBuffer)):
-            raise ValueError(f"rollout_buffer_class={buffer_class!r} must be None or a subclass of StreamRolloutBuffer.")
-        check_names("rollout_buffer_kwargs", self.rollout_buffer_kwargs, buffer_class, (*BUFFER_GIVEN, *STREAM_GIVEN))
-
-    def _check_policy(self, policy: Any) -> None:
-        names = ", ".join(map(repr, self.policy_aliases))
-        known = isinstance(policy, str) and policy in self.policy_aliases
-        if not known and not (isinstance(policy, type) and issubclass(policy, BasePolicy)):
-            raise ValueError(f"policy={policy!r} must be {names} or a subclass of sb3_snd.policies.StreamActorCriticPolicy.")
 
     def _wrap_with_snd(self, env: VecEnv) -> VecEnv:
         assert self.snd is not None
@@ -315,7 +252,7 @@ class PPOSND(PPO):
         :param env: The environment, without intrinsic reward
         :param force_reset: Whether to reset it before training
         """
-        _check_unwrapped(env)
+        check_unwrapped(env)
         super().set_env(env, force_reset)
         self._store_frames_once()
         if self.snd is not None:
@@ -502,7 +439,7 @@ class PPOSND(PPO):
             raise ValueError(f"{path} was not saved by PPOSND: load it with the algorithm that wrote it.")
         if isinstance(path, io.BufferedIOBase):
             path.seek(0)
-        _check_unwrapped(args[0] if args else kwargs.get("env"))
+        check_unwrapped(args[0] if args else kwargs.get("env"))
         snd = kwargs.get("snd")
         if isinstance(snd, SND):
             kwargs.update(snd_target=snd.target_name, snd_kwargs=snd.init_kwargs)
@@ -526,56 +463,6 @@ class PPOSND(PPO):
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, variables = super()._get_torch_save_params()
         return state_dicts + ([] if self.snd is None else ["snd", "snd.optimizer"]), variables
-
-
-def check_discount(name: str, value: float) -> None:
-    """
-    :param name: Of the argument
-    :param value: A discount factor
-    :raises ValueError: if it does not lie in (0, 1]
-    """
-    checked({name: value}, {name: DISCOUNT})
-
-
-def _find_env(env: Any, verbose: int) -> GymEnv:
-    """
-    :param env: What the argument was given
-    :param verbose: Whether to say what is made
-    :return: the environment
-    :raises ValueError: if it is none, or none can be made of it
-    """
-    must = f"env={env!r} must be an environment, or the Gymnasium id of one"
-    if isinstance(env, str):
-        try:
-            return maybe_make_env(env, verbose)
-        except (gym.error.Error, ImportError) as error:
-            reason = " ".join(str(error).split()).rstrip(".")
-            raise ValueError(f"{must}: {reason}.") from error
-    if not (hasattr(env, "step") and hasattr(env, "reset")):
-        raise ValueError(f"{must}.")
-    _check_unwrapped(env)
-    return env
-
-
-def _check_sizes(env: GymEnv, given: dict[str, Any]) -> None:
-    """Of which PPO would take the mean and standard deviation of one advantage."""
-    if not given["normalize_advantage"]:
-        return
-    n_envs = env.num_envs if isinstance(env, VecEnv) else 1
-    for name, size in (("batch_size", given.get("batch_size", 2)), ("n_steps", given.get("n_steps", 2) * n_envs)):
-        if size < 2:
-            raise ValueError(
-                f"{name}=1 must be 2 at least with normalize_advantage=True"
-                " (n_steps * n_envs): one advantage has no standard deviation."
-            )
-
-
-def _check_unwrapped(env: GymEnv | str | None) -> None:
-    if isinstance(env, VecEnv) and is_vecenv_wrapped(env, VecIntrinsicReward):
-        raise ValueError(
-            "The environment already has an intrinsic reward: give PPOSND the environment without"
-            " VecIntrinsicReward, or use the wrapper with an unmodified algorithm and SNDCallback."
-        )
 
 
 def _check_before_step(policy: BasePolicy, *_: Any) -> None:

@@ -321,7 +321,7 @@ class SND(nn.Module):
         for batch in batches:
             self._batch = batch
             (terms,) = update(batch.frames, batch.next_index)
-            total = total + terms  # no sync until the end
+            total = total + terms  # no reading of the device here
             n_batches += 1
         self._batch, self._memory = None, []
         self.optimizer.zero_grad()  # their room is needed elsewhere

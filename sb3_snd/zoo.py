@@ -27,7 +27,8 @@ from sb3_snd.extras import require
 from sb3_snd.hardware import keep_freed_memory
 from sb3_snd.hyperparams_opt import convert_ppo_snd_params, sample_ppo_snd_params
 from sb3_snd.plots import plot_learning_curve
-from sb3_snd.ppo_snd import PPOSND, check_discount
+from sb3_snd.ppo_arguments import check_discount
+from sb3_snd.ppo_snd import PPOSND
 from sb3_snd.record import VecNoveltyStrip, VecVideoFile
 from sb3_snd.resumable import ResumableManager
 from sb3_snd.snd import SND, check_minibatch

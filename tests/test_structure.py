@@ -29,6 +29,7 @@ ROOMS = (
     "buffers",
     "policies",
     "device_update",
+    "ppo_arguments",
     "ppo_snd",
     "record",
     "plots",

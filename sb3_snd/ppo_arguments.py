@@ -1,0 +1,151 @@
+"""What ``PPOSND`` may be given: its arguments, environment, policy and buffer, each refused in one sentence.
+
+Knows SB3's environments and policies; no network, no update.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import gymnasium as gym
+from stable_baselines3.common.base_class import maybe_make_env
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.vec_env import VecEnv, is_vecenv_wrapped
+
+from sb3_snd.arguments import (
+    DISCOUNT,
+    FLAG,
+    LARGEST,
+    LARGEST_WEIGHT,
+    MOST_EPOCHS,
+    PATH,
+    SEED,
+    SHARE,
+    VERBOSE,
+    WEIGHT,
+    check_names,
+    checked,
+    not_negative,
+    or_none,
+    positive,
+    scheduled,
+    whole,
+)
+from sb3_snd.buffers import StreamRolloutBuffer
+from sb3_snd.hardware import PRECISION
+from sb3_snd.wrappers import VecIntrinsicReward
+
+MOST_STEPS = 1_000_000  # in a rollout of each environment, which has room for them from the beginning
+ARGUMENTS = {
+    "learning_rate": scheduled(not_negative(1)),  # 0 when enjoy loads
+    "n_steps": whole(1, MOST_STEPS),
+    "batch_size": whole(1),
+    "n_epochs": whole(1, MOST_EPOCHS),
+    "gamma": DISCOUNT,
+    "gamma_int": DISCOUNT,
+    "gae_lambda": SHARE,
+    "clip_range": scheduled(not_negative(LARGEST)),
+    "clip_range_vf": or_none(scheduled(positive(LARGEST))),
+    "normalize_advantage": FLAG,
+    "ent_coef": WEIGHT,
+    "vf_coef": not_negative(LARGEST_WEIGHT),
+    "max_grad_norm": positive(LARGEST),
+    "use_sde": FLAG,
+    "sde_sample_freq": whole(-1),
+    "target_kl": or_none(positive(LARGEST)),
+    "stats_window_size": whole(1, 1_000_000),
+    "tensorboard_log": PATH,
+    "verbose": VERBOSE,
+    "seed": SEED,
+    "ext_coef": WEIGHT,
+    "int_coef": WEIGHT,
+    "intrinsic_episodic": FLAG,
+    "precision": PRECISION,
+    "cuda_graphs": FLAG,
+}
+#: arguments that the algorithm gives its rollout buffer
+BUFFER_GIVEN = ("buffer_size", "observation_space", "action_space", "device", "gae_lambda", "gamma", "n_envs")
+STREAM_GIVEN = ("gamma_int", "ext_coef", "int_coef", "intrinsic_episodic")
+
+
+def check_discount(name: str, value: float) -> None:
+    """
+    :param name: Of the argument
+    :param value: A discount factor
+    :raises ValueError: if it does not lie in (0, 1]
+    """
+    checked({name: value}, {name: DISCOUNT})
+
+
+def find_env(env: Any, verbose: int) -> GymEnv:
+    """
+    :param env: What the argument was given
+    :param verbose: Whether to say what is made
+    :return: the environment
+    :raises ValueError: if it is none, or none can be made of it
+    """
+    must = f"env={env!r} must be an environment, or the Gymnasium id of one"
+    if isinstance(env, str):
+        try:
+            return maybe_make_env(env, verbose)
+        except (gym.error.Error, ImportError) as error:
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise ValueError(f"{must}: {reason}.") from error
+    if not (hasattr(env, "step") and hasattr(env, "reset")):
+        raise ValueError(f"{must}.")
+    check_unwrapped(env)
+    return env
+
+
+def check_sizes(env: GymEnv, given: dict[str, Any]) -> None:
+    """
+    :param env: The environment
+    :param given: Arguments of PPO by name
+    :raises ValueError: if PPO would take the standard deviation of one advantage
+    """
+    if not given["normalize_advantage"]:
+        return
+    n_envs = env.num_envs if isinstance(env, VecEnv) else 1
+    for name, size in (("batch_size", given.get("batch_size", 2)), ("n_steps", given.get("n_steps", 2) * n_envs)):
+        if size < 2:
+            raise ValueError(
+                f"{name}=1 must be 2 at least with normalize_advantage=True"
+                " (n_steps * n_envs): one advantage has no standard deviation."
+            )
+
+
+def check_policy(policy: Any, aliases: Iterable[str]) -> None:
+    """
+    :param policy: What the argument was given
+    :param aliases: Names of policies
+    :raises ValueError: if it is no policy
+    """
+    names = list(aliases)
+    known = isinstance(policy, str) and policy in names
+    if not known and not (isinstance(policy, type) and issubclass(policy, BasePolicy)):
+        listed = ", ".join(map(repr, names))
+        raise ValueError(f"policy={policy!r} must be {listed} or a subclass of sb3_snd.policies.StreamActorCriticPolicy.")
+
+
+def check_buffer(buffer_class: Any, buffer_kwargs: Any) -> None:
+    """
+    :param buffer_class: What ``rollout_buffer_class`` was given
+    :param buffer_kwargs: What ``rollout_buffer_kwargs`` was given
+    :raises ValueError: if the first is no buffer for two streams, or does not take the second
+    """
+    buffer_class = StreamRolloutBuffer if buffer_class is None else buffer_class
+    if not (isinstance(buffer_class, type) and issubclass(buffer_class, StreamRolloutBuffer)):
+        raise ValueError(f"rollout_buffer_class={buffer_class!r} must be None or a subclass of StreamRolloutBuffer.")
+    check_names("rollout_buffer_kwargs", buffer_kwargs, buffer_class, (*BUFFER_GIVEN, *STREAM_GIVEN))
+
+
+def check_unwrapped(env: GymEnv | str | None) -> None:
+    """
+    :param env: The environment
+    :raises ValueError: if it has an intrinsic reward already
+    """
+    if isinstance(env, VecEnv) and is_vecenv_wrapped(env, VecIntrinsicReward):
+        raise ValueError(
+            "The environment already has an intrinsic reward: give PPOSND the environment without"
+            " VecIntrinsicReward, or use the wrapper with an unmodified algorithm and SNDCallback."
+        )
