@@ -336,7 +336,7 @@ class SND(nn.Module):
         self.optimizer.zero_grad()
         terms["loss"].backward()
         if not self.fixed_shapes:  # a recording cannot ask
-            if not math.isfinite(float(terms["loss"])):
+            if not math.isfinite(float(terms["loss"].detach())):
                 check_terms({name: term.detach() for name, term in terms.items()}, "SND", poisoned=False)
             check_gradients(self, "SND")
         self.optimizer.step()

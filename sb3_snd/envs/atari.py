@@ -143,10 +143,11 @@ class AtariVecEnv(NativeVecEnv):
         actions = self.check_actions(actions)
         self.envs.send(actions)
         self._stepping, self._started = True, None
+        meanings = self.envs.ale.get_action_set() if self._followers else ()
         for follower, action in zip(self._followers, actions, strict=False):  # while the others step in their threads
             for _ in range(self.frame_skip):
                 if not follower.game_over(with_truncation=False):
-                    follower.act(self.envs.ale.get_action_set()[action])
+                    follower.act(meanings[action])
 
     def step_wait(self) -> VecEnvStepReturn:
         """
