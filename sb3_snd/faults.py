@@ -49,17 +49,19 @@ def check_terms(terms: dict[str, Any], owner: str, poisoned: bool) -> None:
             raise NonFiniteError(f"{owner}'s {name!r}", float(term), poisoned)
 
 
-def check_gradients(net: nn.Module, owner: str) -> None:
+def check_gradients(net: nn.Module, owner: str, terms: dict[str, Any] | None = None) -> None:
     """
     To be called before an optimiser's step. One reading of the device.
 
     :param net: Whose gradients
     :param owner: What the loss belongs to
+    :param terms: Of the loss, which are named first if one of them is not finite
     :raises NonFiniteError: if one is infinite or no number
     """
     gradients = {name: weight.grad for name, weight in net.named_parameters() if weight.grad is not None}
     total = float(th.nn.utils.get_total_norm(gradients.values()))
     if not np.isfinite(total):
+        check_terms(terms or {}, owner, poisoned=False)
         name = next((name for name, gradient in gradients.items() if not gradient.isfinite().all()), "all of it")
         raise NonFiniteError(f"the gradient of {owner}'s loss in {name}", total)
 

@@ -61,7 +61,7 @@ class ResumableManager(SearchManager):
         runs = Path(self.log_path).glob(f"{self.env_name}_*/{self.env_name}/args.yml")
         for path in sorted(runs, key=lambda path: path.stat().st_mtime, reverse=True):
             seed = yaml.load(path.read_text(), Loader=yaml.UnsafeLoader)["seed"]
-            if seed == self.seed or "--seed" not in sys.argv:
+            if seed == self.seed or not any(argument.split("=")[0] == "--seed" for argument in sys.argv):
                 self.seed = self.args.seed = seed
                 self.save_path, self.params_path = str(path.parent.parent), str(path.parent)
                 break

@@ -374,6 +374,10 @@ def test_resume_from_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["train.py", *changed])
     with pytest.raises(SystemExit, match=r"--resume: gamma was 0.99 and is 0.5: give the hyperparameters that the run began"):
         zoo.train()
+    other_seed = zoo_run(tmp_path / "killed", "--resume", "--seed=4")
+    monkeypatch.setattr(sys, "argv", ["train.py", *[part for part in other_seed if part not in ("--seed", "3")], *own])
+    zoo.train()
+    assert "there is no run of {'algo': 'ppo_snd', 'environment': 'DeepSea-v0', 'seed': 4}" in capsys.readouterr().out
     longer = zoo_run(tmp_path / "killed", "--resume")
     longer[longer.index("512")] = "576"
     monkeypatch.setattr(sys, "argv", ["train.py", *longer, *own])
