@@ -11,6 +11,8 @@ class RunningMeanStd(nn.Module):
     """
     Running mean and variance by the parallel update of Chan et al. (1979), the one SB3's ``RunningMeanStd`` uses.
 
+    Statistics of images are float32. All others are float64, as in SB3, so that the squares of large numbers stay finite.
+
     :param shape: Shape of one sample
     :param count: Weight of the start values, mean 0 and variance 1
     :param count_batches: Whether a batch weighs 1, whatever its size, instead of its number of samples
@@ -31,8 +33,9 @@ class RunningMeanStd(nn.Module):
         super().__init__()
         self.count_batches = count_batches
         self.max_count = max_count
-        self.register_buffer("mean", th.zeros(shape))
-        self.register_buffer("var", th.ones(shape))
+        dtype = th.float32 if len(shape) == 3 else th.float64
+        self.register_buffer("mean", th.zeros(shape, dtype=dtype))
+        self.register_buffer("var", th.ones(shape, dtype=dtype))
         self.register_buffer("count", th.tensor(count, dtype=th.float64))
 
     @th.no_grad()
@@ -41,6 +44,7 @@ class RunningMeanStd(nn.Module):
         :param batch: ``(n, *shape)`` float32
         """
         weight = 1 if self.count_batches else len(batch)
+        batch = batch.to(self.mean.dtype)
         if batch.ndim > 2:  # images, for which var_mean along the batch takes a CPU five times as long
             batch_mean = batch.mean(dim=0)
             batch_var = (batch - batch_mean).square_().mean(dim=0)
@@ -60,11 +64,4 @@ class RunningMeanStd(nn.Module):
         :param clip: Largest absolute value of the result
         :return: ``(n, *shape)`` float32 in units of the standard deviation
         """
-        return ((batch - self.mean) / th.sqrt(self.var + 1e-8)).clamp(-clip, clip)
-
-    def scale(self, batch: th.Tensor) -> th.Tensor:
-        """
-        :param batch: ``(n, *shape)`` float32
-        :return: ``(n, *shape)`` float32 in units of the standard deviation, not centred
-        """
-        return batch / th.sqrt(self.var).clamp(min=1e-12)
+        return ((batch - self.mean) / th.sqrt(self.var + 1e-8)).clamp(-clip, clip).to(batch.dtype)

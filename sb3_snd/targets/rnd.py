@@ -38,7 +38,7 @@ class RNDTarget(Target):
 
     def preprocess(self, frames: th.Tensor) -> th.Tensor:
         """:return: the frames less their running mean"""
-        return frames - self.frame_stats.mean
+        return frames - self.frame_stats.mean.to(frames.dtype)
 
     def novelty(self, prediction: th.Tensor, features: th.Tensor) -> th.Tensor:
         """:return: half the summed squared distance, ``(n,)``"""
