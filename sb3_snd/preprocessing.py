@@ -4,14 +4,16 @@ Knows SB3's notions of spaces and nothing of networks or environments.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeGuard
 
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_image_space_channels_first, preprocess_obs
 
 MIN_FRAME_SIZE = 36  # smallest side of an image, as for SB3's NatureCNN
+#: spaces that are read as vectors, unless they are images
+VECTORS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
 def map_obs(function: Callable[..., Any], *observations: Any) -> Any:
@@ -34,32 +36,39 @@ class FrameReader:
     box's bounds to [0, 1]. A stack whose channels are a multiple of three is taken as RGB frames, any other as grey ones.
     All other spaces that SB3 knows are read as it does, one-hot where discrete, and flattened to vectors.
 
+    Of a ``Dict`` space one image is read, or vectors and discrete entries joined to one vector.
+
     :param observation_space: What an environment gives
-    :param obs_key: The entry to read, for a ``Dict`` space
+    :param obs_key: Name of the entry to read, or names of several that are no images, for a ``Dict`` space; by default its
+        only image, or, where there are several or none, all other entries
     :raises ValueError: if ``obs_key`` does not fit the space, if SB3 does not know the space, or if it holds images
         without bounds or smaller than 36 x 36 pixels
     """
 
-    def __init__(self, observation_space: spaces.Space, obs_key: str | None = None) -> None:
+    def __init__(self, observation_space: spaces.Space, obs_key: str | Sequence[str] | None = None) -> None:
         self.obs_key = obs_key
-        if isinstance(observation_space, spaces.Dict):
-            if obs_key not in list(observation_space.spaces):
-                raise ValueError(
-                    f"obs_key={obs_key!r} must choose what novelty is read from:"
-                    f" the observations have {', '.join(map(repr, observation_space.spaces))}."
-                )
-            observation_space = observation_space[obs_key]
-        elif obs_key is not None:
-            raise ValueError(f"obs_key={obs_key!r} only goes with Dict observations, not with {observation_space}.")
-        self.space = observation_space
+        #: names of the entries that are read, empty where the space is no ``Dict``
+        self.keys: tuple[str, ...] = ()
         #: ``(C, H, W)`` of one frame, or ``(D,)``
         self.shape: tuple[int, ...]
-        if isinstance(observation_space, spaces.Box) and len(observation_space.shape) == 3:
-            self._read_image_space(observation_space)
-        elif isinstance(observation_space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
-            self.shape = (int(get_flattened_obs_dim(observation_space)),)
+        self.space = observation_space
+        #: readers of the entries where several are joined, by name
+        self.parts: dict[str, FrameReader] = {}
+        if isinstance(observation_space, spaces.Dict):
+            self.keys = choose_entries(observation_space, obs_key)
+            if len(self.keys) > 1:
+                self.parts = {key: FrameReader(observation_space[key]) for key in self.keys}
+                self.shape = (sum(part.shape[0] for part in self.parts.values()),)
+                return
+            self.space = observation_space[self.keys[0]]
+        elif obs_key is not None:
+            raise ValueError(f"obs_key={obs_key!r} only goes with Dict observations, not with {observation_space}.")
+        if is_image(self.space):
+            self._read_image_space(self.space)
+        elif isinstance(self.space, VECTORS):
+            self.shape = (int(get_flattened_obs_dim(self.space)),)
         else:
-            raise ValueError(f"SND cannot read {observation_space}: give it a Box, Discrete, MultiDiscrete or MultiBinary.")
+            raise ValueError(f"SND cannot read {self.space}: give it a Box, Discrete, MultiDiscrete or MultiBinary.")
 
     def _read_image_space(self, space: spaces.Box) -> None:
         shape = space.shape
@@ -84,14 +93,17 @@ class FrameReader:
         """
         if self.is_image:
             return f"frames of shape {self.shape} with values from {self.low:g} to {self.high:g}"
-        return f"frames of shape {self.shape} from a {type(self.space).__name__}"
+        entries = f" of {', '.join(self.parts)}" if self.parts else ""
+        return f"frames of shape {self.shape} from a {type(self.space).__name__}{entries}"
 
     def entry(self, obs: Any) -> Any:
         """
         :param obs: Anything that the environment gives, batched or not
-        :return: the entry ``obs_key`` of a dict, anything else as it is
+        :return: of a dict the entry that is read, or a dict of them where there are several; anything else as it is
         """
-        return obs[self.obs_key] if isinstance(obs, dict) else obs
+        if not isinstance(obs, dict):
+            return obs
+        return {key: obs[key] for key in self.keys} if self.parts else obs[self.keys[0]]
 
     def newest(self, obs: Any, device: th.device) -> th.Tensor:
         """
@@ -103,6 +115,8 @@ class FrameReader:
         :return: ``(n, *shape)``: images in the environment's dtype, vectors float32
         :raises ValueError: if the observations do not hold such a frame
         """
+        if self.parts and isinstance(obs, dict):
+            return th.cat([part.newest(obs[key], device) for key, part in self.parts.items()], dim=1)
         obs = th.as_tensor(self.entry(obs))
         if not self.is_image:
             return self._vectors(obs.to(device))
@@ -118,6 +132,8 @@ class FrameReader:
     def _vectors(self, obs: th.Tensor) -> th.Tensor:
         if obs.shape[1:] == self.shape:
             return obs.float()
+        if self.parts:
+            raise ValueError(f"Expected a dict with the entries {', '.join(self.parts)}, got an array of {tuple(obs.shape)}.")
         if isinstance(self.space, spaces.Discrete):
             obs = obs.reshape(len(obs))  # SB3's buffers keep (n, 1)
         vectors = preprocess_obs(obs, self.space)
@@ -137,6 +153,39 @@ class FrameReader:
         if self.low == 0:
             return frames.to(th.float32, copy=True).div_(self.high)
         return ((frames - self.low) / (self.high - self.low)).float()
+
+
+def choose_entries(space: spaces.Dict, obs_key: str | Sequence[str] | None) -> tuple[str, ...]:
+    """
+    :param space: The observations
+    :param obs_key: One name, several, or None
+    :return: names of the entries that novelty reads, in the space's order: one image, or any number of other entries
+    :raises ValueError: if there is no such entry, or if an image is to be joined with something else
+    """
+    images = [key for key, entry in space.items() if is_image(entry)]
+    known = f"the observations have {', '.join(map(repr, space.spaces))}"
+    if obs_key is None:
+        vectors = [key for key, entry in space.items() if isinstance(entry, VECTORS) and key not in images]
+        chosen = images if len(images) == 1 else vectors
+        if not chosen:
+            raise ValueError(f"obs_key=None must choose what novelty is read from: {known}.")
+        return tuple(chosen)
+    wanted = [obs_key] if isinstance(obs_key, str) else obs_key if isinstance(obs_key, (list, tuple)) else []
+    if not wanted or not all(key in list(space.spaces) for key in wanted) or len({*wanted}) < len(wanted):
+        raise ValueError(f"obs_key={obs_key!r} must choose what novelty is read from: {known}.")
+    if len(wanted) > 1 and {*wanted} & {*images}:
+        raise ValueError(
+            f"obs_key={obs_key!r} must name one image, or entries that are no images, which are joined to a vector: {known}."
+        )
+    return tuple(key for key in space.spaces if key in wanted)
+
+
+def is_image(space: spaces.Space) -> TypeGuard[spaces.Box]:
+    """
+    :param space: Of an observation, or an entry of one
+    :return: whether novelty reads it as an image
+    """
+    return isinstance(space, spaces.Box) and len(space.shape) == 3
 
 
 def check_frame_size(height: int, width: int) -> None:

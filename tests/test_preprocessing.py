@@ -75,7 +75,22 @@ def test_map_obs():
 @pytest.mark.parametrize(
     ("space", "obs_key", "message"),
     [
-        (spaces.Dict(a=spaces.Discrete(2), b=spaces.Discrete(3)), None, r"obs_key=None must choose .* have 'a', 'b'\."),
+        (
+            spaces.Dict(a=spaces.Text(2), b=spaces.Box(0, 1, (3, 40, 40)), c=spaces.Box(0, 1, (3, 40, 40))),
+            None,
+            "obs_key=None must",
+        ),
+        (spaces.Dict(a=spaces.Text(2)), "a", "SND cannot read Text"),
+        (spaces.Dict(a=spaces.Discrete(2), b=spaces.Text(3)), ["a", "b"], "SND cannot read Text"),
+        (
+            spaces.Dict(a=spaces.Discrete(2), b=spaces.Box(0, 1, (3, 40, 40))),
+            ["a", "b"],
+            "must name one image, or entries that",
+        ),
+        *(
+            (spaces.Dict(a=spaces.Discrete(2), b=spaces.Discrete(3)), key, r"obs_key=.* must choose .* have 'a', 'b'\.")
+            for key in ([], ["a", "c"], ["a", "a"], [["a"]], 3, ["a", 3], {"a": 1})
+        ),
         (spaces.Dict(a=spaces.Discrete(2)), "c", "obs_key='c' must choose .* have 'a'"),
         (spaces.Discrete(2), "a", "obs_key='a' only goes with Dict observations"),
         (spaces.Tuple([spaces.Discrete(2)]), None, "SND cannot read Tuple"),
@@ -100,3 +115,36 @@ def test_bad_spaces(space, obs_key, message):
 def test_wrong_observations(space, obs, message):
     with pytest.raises(ValueError, match=message):
         FrameReader(space).newest(obs, CPU)
+
+
+@pytest.mark.parametrize(
+    ("entries", "obs_key", "keys"),
+    [
+        (dict(speed="vector", image="image", lamp="switch"), None, ("image",)),
+        (dict(speed="vector", lamp="switch"), None, ("speed", "lamp")),
+        (dict(lamp="switch", text="text", speed="vector"), None, ("lamp", "speed")),
+        (dict(left="image", speed="vector", right="image", lamp="switch"), None, ("speed", "lamp")),
+        (dict(left="image", speed="vector", right="image"), "right", ("right",)),
+        (dict(speed="vector", image="image", lamp="switch"), ["lamp", "speed"], ("speed", "lamp")),
+        (dict(speed="vector", image="image"), ["image"], ("image",)),
+        (dict(text="text", speed="vector"), ("speed",), ("speed",)),
+    ],
+)
+def test_entries_that_are_read(entries, obs_key, keys):
+    known = dict(
+        vector=spaces.Box(-1, 1, (2,)),
+        image=spaces.Box(0, 255, (40, 40, 3), np.uint8),
+        switch=spaces.Discrete(3),
+        text=spaces.Text(4),
+    )
+    reader = FrameReader(spaces.Dict(**{name: known[kind] for name, kind in entries.items()}), obs_key)
+    assert reader.keys == keys
+    assert reader.shape == (
+        (3, 40, 40) if reader.is_image else (sum({"vector": 2, "switch": 3}[entries[key]] for key in keys),)
+    )
+
+
+def test_an_array_in_place_of_a_dict_is_refused():
+    reader = FrameReader(spaces.Dict(a=spaces.Discrete(2), b=spaces.Box(-1, 1, (2,))))
+    with pytest.raises(ValueError, match=r"Expected a dict with the entries a, b, got an array of \(5, 3\)"):
+        reader.newest(np.zeros((5, 3)), "cpu")

@@ -118,7 +118,7 @@ def make_views(models: Sequence[Model], collector: Model, env: VecEnv) -> tuple[
                 f"{model.path} and {collector.path} stack observations that each normalises its own way:"
                 " analyse them one by one."
             )
-        keys.append((model.path if theirs is not None else None, snd.reader.obs_key))
+        keys.append((model.path if theirs is not None else None, snd.reader.keys))
         views[keys[-1]] = _make_view(snd, own, theirs)
     return views, keys
 
