@@ -7,6 +7,7 @@ import sb3_snd.extras  # before Stable-Baselines3
 # isort: split
 import sb3_snd.envs  # noqa: F401  # registers Gymnasium ids
 from sb3_snd.callbacks import SNDCallback
+from sb3_snd.eta_proposal import EtaProposal
 from sb3_snd.exploration import ExplorationLogger
 from sb3_snd.ppo_snd import PPOSND
 from sb3_snd.snd import SND
@@ -14,4 +15,4 @@ from sb3_snd.wrappers import VecIntrinsicReward
 
 __version__ = (Path(__file__).parent / "version.txt").read_text().strip()
 
-__all__ = ["PPOSND", "SND", "ExplorationLogger", "SNDCallback", "VecIntrinsicReward"]
+__all__ = ["PPOSND", "SND", "EtaProposal", "ExplorationLogger", "SNDCallback", "VecIntrinsicReward"]

@@ -4,8 +4,10 @@ Knows SB3's callbacks and the wrapper; no algorithm of its own.
 """
 
 import json
+import sys
 import time
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
@@ -43,8 +45,7 @@ class SNDCallback(BaseCallback):
     :param restore: File of an earlier run to continue from
     :param verbose: 0 for no output, 2 to tell of each save
     :raises ValueError: for a value out of its range, or, when training begins, if the environment has no intrinsic reward,
-        the algorithm no rollout or replay buffer or one that computes rewards itself, or the minibatch does not divide the
-        rollout
+        the algorithm no rollout or replay buffer or one that computes rewards itself, or the rollout is a single transition
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class SNDCallback(BaseCallback):
                 f"{name} keeps rewards as they are below VecNormalize, so without the intrinsic one:"
                 " wrap in VecIntrinsicReward first, in VecNormalize last."
             )
-        wrapper.training = False  # where an interrupted training left it on
+        wrapper.training = False  # should somebody have set it
         self.wrapper, self.snd = wrapper, wrapper.snd
         if self.restore is not None:
             self.snd.load(self.restore)
@@ -102,11 +103,25 @@ class SNDCallback(BaseCallback):
         assert self.wrapper is not None
         if self.wrapper.training:
             raise ValueError("Two SNDCallbacks would train the same nets: give one of them only.")
-        self.wrapper.training = True
+        self.wrapper.train_during(self._learn_call())
         self._seen = self.num_timesteps
+
+    @staticmethod
+    def _learn_call() -> FrameType:
+        """:return: the call of ``learn`` that has called the callbacks"""
+        call: FrameType | None = sys._getframe()
+        while call is not None and call.f_code.co_name in ("_learn_call", "_on_training_start", "on_training_start"):
+            call = call.f_back
+        assert call is not None
+        return call
+
+    def _set_progress(self) -> None:
+        assert self.wrapper is not None
+        self.wrapper.set_progress(1.0 - self.num_timesteps / self.model._total_timesteps)
 
     def _on_rollout_start(self) -> None:
         assert self.wrapper is not None
+        self._set_progress()
         if isinstance(self.model, OnPolicyAlgorithm):
             self.wrapper.start_recording(self.model.n_steps)
 
@@ -117,6 +132,7 @@ class SNDCallback(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         assert self.wrapper is not None
+        self._set_progress()
         if isinstance(self.model, OnPolicyAlgorithm):
             self._log(self.snd.train_on_rollout(self.wrapper.pop_rollout()))
             return

@@ -27,6 +27,9 @@ OWN = {
     "int_coef": (0.1, 2.0),
     "snd_learning_rate": (1e-5, 2e-3),
 }
+FADES = "int_coef_fades"  # whether the weight of the bonus falls to 0 in the course of training
+#: what of the bonus may fade, by the argument that holds it, None for the algorithm's own
+SCHEDULED = {None: ("ext_coef", "int_coef"), "snd_kwargs": ("eta", "learning_rate")}
 N_STEPS_POW = (5, 12)  # the Zoo's bounds
 BATCH_SIZE_POW = (6, 10)  # the Zoo's, without minibatches too small for a loss over a batch
 ROLLOUT = 2**14  # transitions at most, as in the paper
@@ -93,9 +96,10 @@ def sample_ppo_snd_params(
     """
     bounded: Any = BoundedTrial(trial, size_bounds(n_envs))
     sampled = HYPERPARAMS_SAMPLER["ppo"](bounded, n_actions, n_envs, additional_args)
-    own = {name: trial.suggest_float(name, *bounds, log=True) for name, bounds in OWN.items()}
+    own: dict[str, Any] = {name: trial.suggest_float(name, *bounds, log=True) for name, bounds in OWN.items()}
+    own[FADES] = trial.suggest_categorical(FADES, [False, True])
     trial.set_user_attr("gamma_int", 1 - own["one_minus_gamma_int"])
-    return merged(entry or {}, {**sampled, **_convert_own(own)})
+    return merged(entry or {}, {**sampled, **with_schedules(_convert_own(own))})
 
 
 def convert_ppo_snd_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
@@ -103,7 +107,7 @@ def convert_ppo_snd_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
     :param sampled_params: As Optuna stores them
     :return: arguments of ``PPOSND``
     """
-    ppo = {name: value for name, value in sampled_params.items() if name not in OWN}
+    ppo = {name: value for name, value in sampled_params.items() if name not in (*OWN, FADES)}
     return {**HYPERPARAMS_CONVERTER["ppo"](ppo), **_convert_own(sampled_params)}
 
 
@@ -111,9 +115,43 @@ def _convert_own(params: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "gamma_int": 1 - params["one_minus_gamma_int"],
         "ext_coef": params["ext_coef"],
-        "int_coef": params["int_coef"],
+        "int_coef": f"lin_{params['int_coef']}" if params.get(FADES) else params["int_coef"],
         "snd_kwargs": {"eta": params["eta"], "learning_rate": params["snd_learning_rate"]},
     }
+
+
+def with_schedules(hyperparams: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    :param hyperparams: Of an entry, where ``lin_0.5`` stands for a linear schedule from 0.5 to 0
+    :return: the same with the Zoo's schedules in place of such words, for the weights of both streams and for SND's nets
+    """
+    read = ExperimentManager._preprocess_schedules
+    found = dict(hyperparams)
+    for owner, names in SCHEDULED.items():
+        holder = found if owner is None else found.get(owner)
+        if not isinstance(holder, Mapping):
+            continue
+        # The Zoo's reader only knows PPO's names
+        schedules = {
+            name: read({"learning_rate": holder[name]})["learning_rate"] for name in names if isinstance(holder.get(name), str)
+        }
+        found.update(schedules if owner is None else {owner: {**holder, **schedules}})
+    return found
+
+
+def _with_schedules_in_wrappers(wrappers: Any) -> Any:
+    """:return: what a YAML entry has as ``vec_env_wrapper``, with the schedules of ``VecIntrinsicReward``"""
+    as_list = wrappers if isinstance(wrappers, list) else [wrappers]
+    read = [
+        {
+            name: with_schedules(kwargs or {}) if name.endswith(".VecIntrinsicReward") else kwargs
+            for name, kwargs in each.items()
+        }
+        if isinstance(each, dict)
+        else each
+        for each in as_list
+    ]
+    return read if isinstance(wrappers, list) else read[0]
 
 
 def merged(entry: Mapping[str, Any], sampled: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,6 +170,14 @@ class SearchManager(ExperimentManager):
     @property
     def _has_streams(self) -> bool:
         return rl_zoo3.ALGOS[self.algo] is PPOSND
+
+    @staticmethod
+    def _preprocess_schedules(hyperparams: dict[str, Any]) -> dict[str, Any]:
+        """See ``ExperimentManager._preprocess_schedules``; the weights of the bonus and SND's settings take schedules, too."""
+        hyperparams = with_schedules(ExperimentManager._preprocess_schedules(hyperparams))
+        if hyperparams.get("vec_env_wrapper"):
+            hyperparams["vec_env_wrapper"] = _with_schedules_in_wrappers(hyperparams["vec_env_wrapper"])
+        return hyperparams
 
     def setup_experiment(self) -> Any:
         """

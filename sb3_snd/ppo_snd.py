@@ -22,9 +22,9 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.save_util import open_path
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, TensorDict
-from stable_baselines3.common.utils import explained_variance, obs_as_tensor
+from stable_baselines3.common.save_util import json_to_data, open_path
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule, TensorDict
+from stable_baselines3.common.utils import FloatSchedule, explained_variance, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_snd.arguments import checked
@@ -37,7 +37,7 @@ from sb3_snd.hardware import check_device, keep_freed_memory, resolve_precision,
 from sb3_snd.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, StreamActorCriticPolicy, check_policy_kwargs
 from sb3_snd.ppo_arguments import ARGUMENTS, check_buffer, check_policy, check_sizes, check_unwrapped, find_env
 from sb3_snd.preprocessing import FrameReader, map_obs
-from sb3_snd.snd import SND, check_minibatch, check_snd_kwargs
+from sb3_snd.snd import SND, check_snd_kwargs
 from sb3_snd.targets import Target
 from sb3_snd.torch_layers import match_layout, set_precision
 from sb3_snd.type_aliases import STREAM_NAMES
@@ -58,11 +58,12 @@ class PPOSND(PPO):
     :param snd: Name of a target in ``sb3_snd.targets.TARGETS``, a subclass of ``Target``, or an ``SND``;
         None: plain PPO with one stream
     :param snd_kwargs: Arguments of ``SND``, if ``snd`` is not one yet; ``batch_size`` and ``precision`` are those given
-        here by default, ``obs_key`` has to be there for ``Dict`` observations
+        here by default
     :param gamma: Discount factor of the extrinsic stream
     :param gamma_int: Discount factor of the intrinsic stream
-    :param ext_coef: Weight of the extrinsic advantage, unused with one stream
-    :param int_coef: Weight of the intrinsic advantage, unused with one stream
+    :param ext_coef: Weight of the extrinsic advantage, or a function of the remaining progress of training, from 1 to 0;
+        unused with one stream
+    :param int_coef: Weight of the intrinsic advantage, or such a function; unused with one stream
     :param intrinsic_episodic: Whether the intrinsic stream ends with the episode, as in the paper; if not, it goes on
         through resets (RND, arXiv 1810.12894, section 2.3)
     :param normalize_advantage: Whether to normalise the weighted advantage; by default not with two streams, as in
@@ -74,8 +75,7 @@ class PPOSND(PPO):
         which nets for images have. The same algorithm up to rounding. PPO's and SND's updates then only wait for the device
         at their ends, so ``target_kl`` is refused
     :param kwargs: Further arguments of PPO, by name
-    :raises ValueError: for a value out of its range, an unknown target, an observation space that no target can take,
-        or a minibatch that does not divide the rollout
+    :raises ValueError: for a value out of its range, an unknown target, or an observation space that no target can take
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -93,8 +93,8 @@ class PPOSND(PPO):
         snd: str | type[Target] | SND | None = "vic",
         snd_kwargs: dict[str, Any] | None = None,
         gamma_int: float = 0.99,
-        ext_coef: float = 2.0,
-        int_coef: float = 1.0,
+        ext_coef: float | Schedule = 2.0,
+        int_coef: float | Schedule = 1.0,
         intrinsic_episodic: bool = True,
         normalize_advantage: bool | None = None,
         precision: str = "auto",
@@ -145,8 +145,8 @@ class PPOSND(PPO):
         two = self.n_streams == 2
         stream_kwargs = dict(
             gamma_int=self.gamma_int,
-            ext_coef=self.ext_coef,
-            int_coef=self.int_coef,
+            ext_coef=FloatSchedule(self.ext_coef)(1.0),
+            int_coef=FloatSchedule(self.int_coef)(1.0),
             intrinsic_episodic=self.intrinsic_episodic,
         )
         if self.rollout_buffer_class is None:
@@ -173,7 +173,6 @@ class PPOSND(PPO):
             self.snd.set_precision()
             self.snd.optimizer.load_state_dict(self.snd.optimizer.state_dict())  # moves its state to the same device
             if self.env is not None:
-                self.snd.minibatch_size(self.n_steps * self.n_envs)
                 self.env = self._wrap_with_snd(self.env)
         if self.cuda_graphs:
             self._use_graphs()
@@ -234,16 +233,12 @@ class PPOSND(PPO):
             )
         if self.cuda_graphs and self.rollout_buffer_class not in (None, StreamRolloutBuffer):
             raise ValueError("cuda_graphs=True only knows StreamRolloutBuffer: leave rollout_buffer_class away.")
-        if self.snd_target is not None and self.env is not None:
-            check_minibatch(self.batch_size, self.n_steps * self.n_envs)
 
     def _wrap_with_snd(self, env: VecEnv) -> VecEnv:
         assert self.snd is not None
         if isinstance(env, VecIntrinsicReward):  # saved with the model, by include=["env"]
             env = env.venv
-        wrapper = VecIntrinsicReward(env, self.snd, rewards="streams")
-        wrapper.training = True
-        return wrapper
+        return VecIntrinsicReward(env, self.snd, rewards="streams")
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """
@@ -283,8 +278,35 @@ class PPOSND(PPO):
         :param n_rollout_steps: Steps of each environment
         :return: False if the callback ended the training
         """
-        with self._timed("rollout"):
-            return self._collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+        self._follow_schedules()
+        wrapper = env if isinstance(env, VecIntrinsicReward) else None
+        try:
+            if wrapper is not None:
+                wrapper.training = True
+            with self._timed("rollout"):
+                return self._collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+        finally:
+            if wrapper is not None:
+                wrapper.training = False
+
+    def _follow_schedules(self) -> None:
+        """The weights of both streams, ``eta`` and the learning rate of SND's nets."""
+        if self.snd is None:
+            return
+        remaining = max(0.0, self._current_progress_remaining)
+        if callable(self.ext_coef) or callable(self.int_coef):
+            coefs = [FloatSchedule(coef)(remaining) for coef in (self.ext_coef, self.int_coef)]
+            self.rollout_buffer.coefs = np.array(coefs, dtype=np.float32)
+        self.snd.set_progress(remaining)
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        """The progress of a training before this one is over."""
+        total_timesteps, callback = super()._setup_learn(*args, **kwargs)
+        if self.snd is not None:
+            self.snd.minibatch_size(self.n_steps * self.n_envs)
+        if total_timesteps > 0:
+            self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+        return total_timesteps, callback
 
     def _collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -365,6 +387,7 @@ class PPOSND(PPO):
 
     def train(self) -> None:
         """PPO's update, unchanged or, with ``cuda_graphs``, on the device alone; then SND's pass over the same rollout."""
+        self._follow_schedules()
         with self._timed("ppo"):
             super().train() if self._update is None else self._update.train()
         check_terms({"loss": self.logger.name_to_value["train/loss"]}, "PPO", poisoned=True)
@@ -445,17 +468,16 @@ class PPOSND(PPO):
             kwargs.update(snd_target=snd.target_name, snd_kwargs=snd.init_kwargs)
         elif "snd" in kwargs:
             kwargs["snd_target"] = kwargs.pop("snd")
+        if not isinstance(snd, SND) and "snd_kwargs" in kwargs:  # what is not given stays as it was saved
+            saved_kwargs = json_to_data(json.dumps({"snd_kwargs": data["snd_kwargs"]}), kwargs.get("custom_objects"))
+            kwargs["snd_kwargs"] = {**saved_kwargs["snd_kwargs"], **check_snd_kwargs(kwargs["snd_kwargs"])}
         asked, saved = kwargs.get("snd_target", data["snd_target"]), data["snd_target"]
         if asked != saved and (asked is None or isinstance(asked, str)):
-            raise ValueError(f"{path} was saved with snd={saved!r}, it cannot become snd={asked!r}: leave snd away.")
+            raise ValueError(f"{path} was saved with snd={saved!r}, it cannot become snd={asked!r}: omit snd.")
         try:
-            model = super().load(path, *args, **kwargs)
+            return super().load(path, *args, **kwargs)
         except pickle.UnpicklingError as error:
             raise ValueError(f"{path} holds something else where tensors should be, so it is not read any further.") from error
-        if model.snd is not None:  # the saved optimiser's, unless the caller gave another
-            for group in model.snd.optimizer.param_groups:
-                group["lr"] = model.snd.init_kwargs["learning_rate"]
-        return model
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_uploader", "_recorded_act", "_update"]

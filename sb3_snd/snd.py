@@ -7,20 +7,21 @@ import inspect
 import itertools
 import pathlib
 import pickle
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.utils import get_device
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import FloatSchedule, get_device, update_learning_rate
 from torch import nn
 
-from sb3_snd.arguments import FLAG, LARGEST, MOST_EPOCHS, checked, not_negative, or_none, positive, whole
+from sb3_snd.arguments import FLAG, LARGEST, MOST_EPOCHS, checked, not_negative, or_none, positive, scheduled, whole
 from sb3_snd.faults import check_gradients, check_terms
 from sb3_snd.graphs import Replay, Tensors, optimizer_state, recorded_updates
 from sb3_snd.hardware import PRECISION, check_device, resolve_precision
-from sb3_snd.preprocessing import FrameReader
+from sb3_snd.preprocessing import FrameReader, map_obs
 from sb3_snd.running_stats import RunningMeanStd
 from sb3_snd.targets import TARGETS, Target
 from sb3_snd.torch_layers import match_layout, set_precision
@@ -28,11 +29,16 @@ from sb3_snd.type_aliases import Rollout, Transitions
 
 VECTOR_CLIP = 5.0  # normalised vector observations are clamped to this many standard deviations
 MINIBATCH = 512  # of the paper
+LEAST_DIVISOR = 64  # smaller minibatches are not worth dividing a rollout into equal parts
 RETURN_WINDOW = 200  # steps that the estimate remembers
+#: The least standard deviation of the discounted sums, as a share of their mean. Without it the bonus would rise to its limit
+#: where all states are equally novel: the sums settle, and the estimate forgets that they ever differed. In this package's
+#: tasks the standard deviation is 0.2 to 1 times the mean. A novelty that never changes is then worth eta / 20.
+LEAST_SPREAD = 0.2
 # The variance of one sample is not defined
 ARGUMENTS = {
-    "eta": not_negative(LARGEST),
-    "learning_rate": positive(1),
+    "eta": scheduled(not_negative(LARGEST)),
+    "learning_rate": scheduled(positive(1)),
     "batch_size": or_none(whole(2)),
     "n_epochs": whole(1, MOST_EPOCHS),
     "norm_reward": FLAG,
@@ -40,6 +46,10 @@ ARGUMENTS = {
 }
 #: what reading or taking over something else than tensors of ours may raise
 UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, AttributeError, ValueError)
+#: defaults of the settings, but for eta, whose default is the target's
+DEFAULTS = {"learning_rate": 1e-4, "batch_size": None, "n_epochs": 1, "norm_reward": False, "precision": "float32"}
+#: settings that a file holds; precision depends on the machine
+SAVED_SETTINGS = ("eta", "learning_rate", "batch_size", "n_epochs", "norm_reward")
 GIVEN = ("self", "observation_space", "target", "device")  # arguments that snd_kwargs cannot hold
 SPARE_FRAMES = 16  # for the last observations of episodes in minibatches of fixed shape; one for 16 transitions, if more
 
@@ -52,18 +62,24 @@ class SND(nn.Module):
         only the newest frame is used) or anything else that SB3 knows, as a vector (normalised by a running mean and
         standard deviation, clamped to ±5); or a ``Dict`` of these
     :param target: Name in ``sb3_snd.targets.TARGETS``, or a subclass of ``Target``
-    :param eta: Scale of the intrinsic reward; by default the paper's for Montezuma's Revenge
-    :param learning_rate: Of the one Adam for both nets
-    :param batch_size: Transitions in a minibatch, consecutive in time; it must divide the rollout. None: the paper's 512,
-        or the largest number below that divides the rollout
-    :param n_epochs: Passes over each rollout, one in the paper
+    :param eta: Scale of the intrinsic reward, or a function of the remaining progress of training, from 1 to 0; by default
+        the paper's for Montezuma's Revenge
+    :param learning_rate: Learning rate of the one Adam for both nets, or a function of the remaining progress;
+        1e-4 by default
+    :param batch_size: Transitions in a minibatch, consecutive in time. Where it does not divide the rollout, the last
+        minibatch is smaller; a single transition joins the minibatch before. By default the paper's 512, or the largest
+        number from 64 to 512 that divides the rollout
+    :param n_epochs: Passes over each rollout; one by default, as in the paper
     :param device: PyTorch device of the nets
-    :param obs_key: The entry of ``Dict`` observations whose novelty counts
+    :param obs_key: What novelty is read from in ``Dict`` observations: the name of an entry, or names of several entries that
+        are no images; by default the only image, or, where there are several or none, all other entries
     :param norm_reward: Whether to divide novelty by the running standard deviation of its discounted sum, over time in
-        each environment (RND, arXiv 1810.12894, section 2.4), so that ``eta`` depends less on the task; with a memory of 200
-        steps, where RND's is endless, as a fresh learner's novelty is some hundred times a trained one's. Not in the paper
+        each environment (RND, arXiv 1810.12894, section 2.4), so that ``eta`` depends less on the task; off by default, as in
+        the paper. The estimate remembers 200 steps, where RND's remembers all, since a fresh learner's novelty is some hundred
+        times a trained one's; and it is 0.2 times the mean of the sums at least, see ``LEAST_SPREAD``
     :param precision: What the encoders of images compute in, see :func:`~sb3_snd.hardware.resolve_precision`; losses and
-        novelty's difference are float32 always. ``"auto"`` keeps those of vectors, which are small, in float32
+        novelty's difference are float32 always. ``"auto"`` keeps those of vectors, which are small, in float32;
+        ``"float32"`` by default
     :param target_kwargs: Further arguments of the target model (``features_dim``, ``target_width``, ...)
     :raises ValueError: for an unknown target, an unknown argument, a value out of its range, or an observation space
         that no target can take
@@ -75,51 +91,49 @@ class SND(nn.Module):
         self,
         observation_space: spaces.Space,
         target: str | type[Target] = "vic",
-        eta: float | None = None,
-        learning_rate: float = 1e-4,
+        eta: float | Schedule | None = None,
+        learning_rate: float | Schedule | None = None,
         batch_size: int | None = None,
-        n_epochs: int = 1,
+        n_epochs: int | None = None,
         device: th.device | str = "auto",
-        obs_key: str | None = None,
-        norm_reward: bool = False,
-        precision: str = "float32",
+        obs_key: str | Sequence[str] | None = None,
+        norm_reward: bool | None = None,
+        precision: str | None = None,
         **target_kwargs: Any,
     ) -> None:
         super().__init__()
         target_class = find_target(target, target_kwargs)
+        target_kwargs = checked(target_kwargs, {})
         check_device(device)
-        #: what a second SND needs to take this one's state_dict
-        self.init_kwargs = checked(
-            dict(
-                eta=target_class.eta if eta is None else eta,
-                learning_rate=learning_rate,
-                batch_size=batch_size,
-                n_epochs=n_epochs,
-                obs_key=obs_key,
-                norm_reward=norm_reward,
-                precision=precision,
-                **target_kwargs,
-            ),
-            ARGUMENTS,
+        asked = dict(
+            eta=eta,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            n_epochs=n_epochs,
+            norm_reward=norm_reward,
+            precision=precision,
         )
-        self.eta = self.init_kwargs["eta"]
-        self.batch_size = self.init_kwargs["batch_size"]
-        self.n_epochs = self.init_kwargs["n_epochs"]
+        #: the settings that the caller chose, which :meth:`load` does not change
+        self.given = checked({name: value for name, value in asked.items() if value is not None}, ARGUMENTS)
+        #: what a second SND needs to take this one's state_dict
+        self.init_kwargs = {**DEFAULTS, "eta": target_class.eta, **self.given, "obs_key": obs_key, **target_kwargs}
         self.reader = FrameReader(observation_space, obs_key)
         self.target_name = target
 
-        self.target = target_class(self.frame_shape, **checked(target_kwargs, {}))
+        self.target = target_class(self.frame_shape, **target_kwargs)
         self.learner = self.target.make_learner()
         self.obs_stats = None if self.reader.is_image else RunningMeanStd(self.frame_shape)
         #: of the discounted sums of novelty
-        self.return_stats = RunningMeanStd((), 0.0, True, RETURN_WINDOW) if norm_reward else None
+        self.return_stats: RunningMeanStd | None = None
+        self.register_load_state_dict_pre_hook(_match_return_stats)
         self.to(get_device(device))
         self.set_precision()
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        self.optimizer = th.optim.Adam(
-            trained, lr=self.init_kwargs["learning_rate"], fused=True if self.reader.is_image else None
-        )
+        rate = FloatSchedule(self.init_kwargs["learning_rate"])(1.0)
+        self.optimizer = th.optim.Adam(trained, lr=rate, fused=True if self.reader.is_image else None)
         self.optimizer.register_load_state_dict_post_hook(match_layout)
+        self._use_settings()
+        self.optimizer.register_load_state_dict_post_hook(lambda _: self._use_learning_rate())
         #: whether a rollout's minibatches have one shape and updates are recorded, where the device can do that
         self.fixed_shapes = False
         self._replay: Replay | None = None
@@ -127,6 +141,34 @@ class SND(nn.Module):
         self._batch: Transitions | None = None
         self._memory: list[th.Tensor] = []  # what its pool reads
         self._names: list[str] = []  # of the loss terms
+
+    def _use_settings(self) -> None:
+        """``init_kwargs`` may have changed."""
+        self._progress_remaining = 1.0
+        #: scale of the intrinsic reward when training begins, and now
+        self.first_eta = self.eta = FloatSchedule(self.init_kwargs["eta"])(1.0)
+        self.batch_size, self.n_epochs = self.init_kwargs["batch_size"], self.init_kwargs["n_epochs"]
+        if not self.init_kwargs["norm_reward"]:
+            self.return_stats = None
+        elif self.return_stats is None:
+            self.return_stats = RunningMeanStd((), 0.0, True, RETURN_WINDOW).to(self.device)
+        self._use_learning_rate()
+
+    def _use_learning_rate(self) -> None:
+        update_learning_rate(self.optimizer, FloatSchedule(self.init_kwargs["learning_rate"])(self._progress_remaining))
+
+    def set_progress(self, progress_remaining: float) -> None:
+        """
+        Let ``eta`` and the learning rate follow their schedules. Numbers stay as they are.
+
+        :param progress_remaining: From 1, when training begins, to 0, as SB3's schedules take it; what lies below 0, where
+            the last rollout is longer than the training, counts as 0
+        """
+        self._progress_remaining = progress_remaining = max(0.0, progress_remaining)
+        if callable(self.init_kwargs["eta"]):
+            self.eta = FloatSchedule(self.init_kwargs["eta"])(progress_remaining)
+        if callable(self.init_kwargs["learning_rate"]):
+            self._use_learning_rate()
 
     def set_precision(self) -> None:
         """To be called again when the nets have moved to another device."""
@@ -198,15 +240,23 @@ class SND(nn.Module):
         frames = self._frames(obs)
         return self.target.novelty(self.learner(frames), self.target(frames))
 
+    def normalize(self, novelty: th.Tensor) -> th.Tensor:
+        """
+        :param novelty: ``(n,)``
+        :return: with ``norm_reward`` novelty divided by the standard deviation of its discounted sums, or by 0.2 times their
+            mean where that is more, ``(n,)``; without, the same
+        """
+        if self.return_stats is None:
+            return novelty
+        spread = th.maximum(self.return_stats.var.sqrt(), LEAST_SPREAD * self.return_stats.mean)
+        return novelty / spread.clamp(min=1e-12).to(novelty.dtype)
+
     def scale(self, novelty: th.Tensor) -> th.Tensor:
         """
         :param novelty: ``(n,)``
-        :return: intrinsic reward clip(eta · novelty, 0, 1), ``(n,)``; with ``norm_reward`` novelty is first divided by
-            the standard deviation of its discounted sums
+        :return: intrinsic reward clip(eta · novelty, 0, 1), ``(n,)``, of novelty as :meth:`normalize` gives it
         """
-        if self.return_stats is not None:
-            novelty = self.return_stats.scale(novelty)
-        return (self.eta * novelty).clamp(0.0, 1.0)
+        return (self.eta * self.normalize(novelty)).clamp(0.0, 1.0)
 
     def intrinsic_reward(self, obs: Any) -> th.Tensor:
         """
@@ -238,14 +288,24 @@ class SND(nn.Module):
     def minibatch_size(self, size: int) -> int:
         """
         :param size: Transitions in a rollout
-        :return: transitions in each of its minibatches
-        :raises ValueError: if ``batch_size`` does not divide them, or, where it is None, nothing from 2 to 512 does
+        :return: transitions in each of its minibatches but the last
+        :raises ValueError: if there is one transition only
         """
-        batch_size = self.batch_size
-        if batch_size is None:
-            batch_size = next((n for n in range(min(MINIBATCH, size), 1, -1) if size % n == 0), MINIBATCH)
-        check_minibatch(batch_size, size, "SND's batch_size")
-        return batch_size
+        if size < 2:
+            raise ValueError("SND cannot train on a rollout of one transition (n_steps * n_envs): raise n_steps or n_envs.")
+        largest = min(MINIBATCH, size)
+        divisors = (n for n in range(largest, min(LEAST_DIVISOR, largest) - 1, -1) if size % n == 0)
+        return self.batch_size or next(divisors, largest)
+
+    def _bounds(self, size: int) -> np.ndarray:
+        """
+        :param size: Transitions in a rollout
+        :return: where its minibatches begin, and ``size``, ``(n_minibatches + 1,)``
+        """
+        starts = np.arange(0, size, self.minibatch_size(size))
+        if size - starts[-1] == 1:  # the variance of one transition is not defined
+            starts = starts[:-1]
+        return np.append(starts, size)
 
     def minibatches(self, rollout: Rollout) -> Iterator[Transitions]:
         """
@@ -253,38 +313,42 @@ class SND(nn.Module):
         transitions of ``N`` environments hold ``B + N`` frames and one more for each episode that ended among them.
 
         :param rollout: ``T`` steps of ``N`` environments
-        :return: ``T * N / batch_size`` minibatches
-        :raises ValueError: if ``batch_size`` does not divide ``T * N``
+        :return: ``T * N / batch_size`` minibatches, rounded up
+        :raises ValueError: if the rollout has one transition only
         """
-        observations, last_observation = self.reader.entry(rollout.observations), self.reader.entry(rollout.last_observation)
-        n_steps, n_envs = observations.shape[:2]
+        observations = self.reader.entry(rollout.observations)
+        n_steps, n_envs = next(iter(_leaves(observations))).shape[:2]
         size = n_steps * n_envs
-        batch_size = self.minibatch_size(size)
-        flat = observations.reshape(size, *observations.shape[2:])  # row t * N + n
-        last_frames = self.select(last_observation)
+        flat = map_obs(lambda entry: entry.reshape(size, *entry.shape[2:]), observations)  # row t * N + n
+        last_frames = self.select(rollout.last_observation)
         ends = np.array(sorted(rollout.terminal_observations), dtype=np.int64)
-        bounds = np.searchsorted(ends, np.arange(0, size + 1, batch_size))  # of the ends in each minibatch
-        next_index = np.tile(np.arange(n_envs, n_envs + batch_size), (size // batch_size, 1))  # (n_batches, B)
-        rank = np.arange(len(ends)) - bounds[ends // batch_size]
-        next_index[ends // batch_size, ends % batch_size] = batch_size + n_envs + rank
+        bounds = self._bounds(size)
+        sizes = np.diff(bounds)
+        first_ends = np.searchsorted(ends, bounds)  # (n_minibatches + 1,)
+        minibatch = np.searchsorted(bounds, ends, side="right") - 1  # of each end
+        next_index = np.arange(size) - np.repeat(bounds[:-1], sizes) + n_envs
+        next_index[ends] = sizes[minibatch] + n_envs + np.arange(len(ends)) - first_ends[minibatch]
         next_indices = th.as_tensor(next_index, device=self.device)
         terminal_frames = last_frames[:0]
         if len(ends) > 0:
-            entries = (self.reader.entry(rollout.terminal_observations[row]) for row in ends)
-            terminal_frames = self.select(th.stack([th.as_tensor(entry) for entry in entries]))
+            entries = [self.reader.entry(rollout.terminal_observations[row]) for row in ends]
+            terminal_frames = self.select(map_obs(lambda *each: th.stack([*map(th.as_tensor, each)]), *entries))
+
+        def take(entry: Any, rows: th.Tensor) -> Any:
+            return entry[rows.cpu().numpy()] if isinstance(entry, np.ndarray) else entry[rows.to(entry.device)]
 
         def pool(rows: th.Tensor) -> th.Tensor:
-            return self._frames(flat[rows.cpu().numpy()] if isinstance(flat, np.ndarray) else flat[rows.to(flat.device)])
+            return self._frames(map_obs(lambda entry: take(entry, rows), flat))
 
-        for index, start in enumerate(range(0, size, batch_size)):
-            stop = start + batch_size
-            parts = [flat[start : stop + n_envs], last_frames[: max(0, stop + n_envs - size)]]
-            parts.append(terminal_frames[bounds[index] : bounds[index + 1]])
+        for index, (start, stop) in enumerate(itertools.pairwise(bounds.tolist())):
+            parts = [self.select(map_obs(lambda entry, a=start, b=stop: entry[a : b + n_envs], flat))]
+            parts.append(last_frames[: max(0, stop + n_envs - size)])
+            parts.append(terminal_frames[first_ends[index] : first_ends[index + 1]])
             if self.fixed_shapes:  # the rest is nobody's successor
-                spare = max(SPARE_FRAMES, batch_size // 16) - len(parts[-1])
+                spare = max(SPARE_FRAMES, (stop - start) // 16) - len(parts[-1])
                 parts.append(last_frames[:1].expand(max(0, spare), *last_frames.shape[1:]))
             frames = th.cat([self._frames(part) for part in parts if len(part) > 0])
-            yield Transitions(frames, next_indices[index], size, pool)
+            yield Transitions(frames, next_indices[start:stop], size, pool)
 
     def train_on_rollout(self, rollout: Rollout) -> dict[str, float]:
         """
@@ -292,10 +356,10 @@ class SND(nn.Module):
 
         :param rollout: ``T`` steps of ``N`` environments
         :return: means over the minibatches of each loss term, and of the norm of the target's features
-        :raises ValueError: if ``batch_size`` does not divide ``T * N``
+        :raises ValueError: if the rollout has one transition only
         """
-        observations = self.reader.entry(rollout.observations)
-        self._memory = [observations] if isinstance(observations, th.Tensor) else []
+        leaves = _leaves(self.reader.entry(rollout.observations))
+        self._memory = [entry for entry in leaves if isinstance(entry, th.Tensor)]
         batches = itertools.chain.from_iterable(self.minibatches(rollout) for _ in range(self.n_epochs))
         if not self.fixed_shapes:
             return self._train(batches, self._update)
@@ -348,15 +412,19 @@ class SND(nn.Module):
 
     def save(self, path: str | pathlib.Path) -> None:
         """
-        Write nets, running statistics and optimiser; the file loads with ``weights_only=True``.
+        Write nets, running statistics, optimiser and settings, of schedules the present value; the file loads with
+        ``weights_only=True``.
 
         :param path: File to write
         """
-        th.save({"snd": self.state_dict(), "optimizer": self.optimizer.state_dict()}, path)
+        rate = self.optimizer.param_groups[0]["lr"]
+        settings = {name: self.init_kwargs[name] for name in SAVED_SETTINGS} | {"eta": self.eta, "learning_rate": rate}
+        th.save({"snd": self.state_dict(), "optimizer": self.optimizer.state_dict(), "settings": settings}, path)
 
     def load(self, path: str | pathlib.Path) -> None:
         """
-        Take over what :meth:`save` wrote, in place.
+        Take over what :meth:`save` wrote, in place. A setting (``eta``, ``learning_rate``, ``batch_size``, ``n_epochs``,
+        ``norm_reward``) is what this object was given when it was made, else what was saved.
 
         :param path: File to read
         :raises ValueError: if the file holds another target or other sizes, or anything but tensors, which is not run
@@ -365,10 +433,16 @@ class SND(nn.Module):
             saved = th.load(path, map_location=self.device, weights_only=True)
         except UNREADABLE as error:
             raise ValueError(f"{path} is no file of tensors that SND.save wrote, so it is not read any further.") from error
+        before = self.init_kwargs
         try:
+            settings = {name: saved.get("settings", {})[name] for name in SAVED_SETTINGS if name in saved.get("settings", {})}
+            self.init_kwargs = {**before, **checked(settings, ARGUMENTS), **self.given}
+            self._use_settings()
             self.load_state_dict(saved["snd"])
             self.optimizer.load_state_dict(saved["optimizer"])
         except UNREADABLE as error:
+            self.init_kwargs = before
+            self._use_settings()
             raise ValueError(f"{path} does not hold an SND with target {self.target_name!r} of these sizes.") from error
 
     def check_space(self, observation_space: spaces.Space) -> None:
@@ -383,6 +457,19 @@ class SND(nn.Module):
                 f"This SND was made for {made_for}, the environment gives {given}:"
                 " make it from the environment's observation_space."
             )
+
+
+def _leaves(observations: Any) -> list[Any]:
+    """:return: the arrays or tensors of observations, which may be a dict of them"""
+    return list(observations.values()) if isinstance(observations, dict) else [observations]
+
+
+def _match_return_stats(snd: SND, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Statistics of novelty's sums are read where there is a use for them, and begin anew where none were saved."""
+    own = {} if snd.return_stats is None else snd.return_stats.state_dict(prefix=f"{prefix}return_stats.")
+    for name in [name for name in state_dict if name.startswith(f"{prefix}return_stats.") and name not in own]:
+        del state_dict[name]
+    state_dict.update({name: value for name, value in own.items() if name not in state_dict})
 
 
 def find_target(target: str | type[Target], target_kwargs: dict[str, Any]) -> type[Target]:
@@ -406,21 +493,6 @@ def find_target(target: str | type[Target], target_kwargs: dict[str, Any]) -> ty
             f" {', '.join(['eta', 'learning_rate', 'batch_size', 'n_epochs', 'obs_key', 'norm_reward', 'precision', *known])}."
         )
     return target
-
-
-def check_minibatch(batch_size: int, size: int, name: str = "batch_size") -> None:
-    """
-    :param batch_size: Transitions in a minibatch
-    :param size: Transitions in a rollout, ``n_steps * n_envs``
-    :param name: What the minibatch is called
-    :raises ValueError: if the first does not divide the second
-    """
-    if size % batch_size != 0:
-        divisor = next(d for d in range(min(batch_size, size), 0, -1) if size % d == 0)
-        remedy = f"{divisor} would, for example" if divisor > 1 else "choose another n_steps or n_envs"
-        raise ValueError(
-            f"{name}={batch_size} does not divide the rollout of {size} transitions (n_steps * n_envs): {remedy}."
-        )
 
 
 def check_snd_kwargs(snd_kwargs: Any) -> dict[str, Any]:

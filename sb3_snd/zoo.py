@@ -31,7 +31,7 @@ from sb3_snd.ppo_arguments import check_discount
 from sb3_snd.ppo_snd import PPOSND
 from sb3_snd.record import VecNoveltyStrip, VecVideoFile
 from sb3_snd.resumable import ResumableManager
-from sb3_snd.snd import SND, check_minibatch
+from sb3_snd.snd import SND
 
 require("rl_zoo3", "zoo")
 
@@ -135,8 +135,6 @@ class SNDExperimentManager(ResumableManager):
         processed = super()._preprocess_hyperparams(hyperparams)
         if Path(self.config).parent == hyperparams_folder():  # the Zoo's own entries are not all that strict
             check_discount("gamma", processed[0].get("gamma", 0.99))
-            if "batch_size" in processed[0] and "n_steps" in processed[0]:
-                check_minibatch(processed[0]["batch_size"], processed[0]["n_steps"] * self.n_envs)
         if rl_zoo3.ALGOS[self.algo] is PPOSND:
             known = {*inspect.signature(PPOSND).parameters, *inspect.signature(PPO).parameters} - {"env", "kwargs"}
             known = {name for name in known if not name.startswith("_")}

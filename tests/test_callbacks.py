@@ -9,12 +9,14 @@ from gymnasium import spaces
 from sb3_contrib import ARS, QRDQN, TRPO, MaskablePPO, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize, VecTransposeImage
 from stable_baselines3.her import HerReplayBuffer
 
-from sb3_snd import PPOSND, SND, SNDCallback, VecIntrinsicReward
+from sb3_snd import PPOSND, SND, EtaProposal, SNDCallback, VecIntrinsicReward
 from sb3_snd.callbacks import StreamMonitor
 
 
@@ -92,7 +94,7 @@ def test_rewards_only_while_the_algorithm_learns():
 
     class Watch(BaseCallback):
         def _on_step(self):
-            seen.append("intrinsic_reward" in self.locals["infos"][0])
+            seen.append(self.locals["infos"][0]["intrinsic_reward"] > 0)
             return True
 
     model.learn(32, callback=[Watch(), SNDCallback()])
@@ -264,9 +266,123 @@ def test_training_after_an_interruption():
 
     with pytest.raises(KeyboardInterrupt):
         model.learn(32, callback=[SNDCallback(), Interrupt()])
-    assert env.training
+    assert not env.training
     model.learn(32, callback=SNDCallback())
     assert not env.training and env.snd.optimizer.state
+
+
+class Interrupt(BaseCallback):
+    """As Ctrl-C between two steps."""
+
+    def _on_step(self):
+        if self.num_timesteps >= 20:
+            raise KeyboardInterrupt
+        return True
+
+
+@pytest.mark.parametrize("position", ["first", "last"])
+@pytest.mark.parametrize("above", [lambda env: env, VecMonitor, lambda env: VecNormalize(VecMonitor(env), norm_reward=False)])
+@pytest.mark.parametrize("algorithm", [PPO, A2C, DQN])
+def test_no_bonus_after_an_interruption(algorithm, above, position):
+    """Environment n gives 10 n a step, whatever was going on when learning ended."""
+    top = above(VecIntrinsicReward(counting(), "vic", dict(batch_size=8), device="cpu"))
+    sizes = dict(n_steps=16) if algorithm is not DQN else dict(learning_starts=4)
+    model = algorithm("MlpPolicy", top, device="cpu", **sizes)
+    callbacks = [SNDCallback(), Interrupt()]
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(64, callback=callbacks if position == "last" else callbacks[::-1])
+    for _ in range(3):
+        assert top.step(np.zeros(2, dtype=int))[1].tolist() == [0.0, 10.0]
+    assert evaluate_policy(model, top, n_eval_episodes=2, return_episode_rewards=True, warn=False)[0] == [0.0, 50.0]
+    model.learn(32, callback=SNDCallback())
+
+
+@pytest.mark.parametrize("above", [lambda env: env, VecMonitor])
+@pytest.mark.parametrize("algorithm", [PPO, DQN])
+def test_an_environment_that_was_not_reset_is_named(algorithm, above):
+    model = algorithm("MlpPolicy", counting(), device="cpu", **(dict(n_steps=16) if algorithm is PPO else {}))
+    model.learn(32)
+    model.set_env(above(VecIntrinsicReward(model.get_env(), "vic", device="cpu")), force_reset=False)
+    with pytest.raises(ValueError, match=r"has not seen .* set_env\(\) with force_reset=True"):
+        model.learn(32, callback=SNDCallback(), reset_num_timesteps=False)
+
+
+def test_a_monitor_above_takes_the_rewards_of_evaluations(tmp_path):
+    evaluation = VecMonitor(VecIntrinsicReward(counting(), "vic", device="cpu"), info_keywords=("intrinsic_reward",))
+    model, _ = make_ppo()
+    model.learn(32, callback=[SNDCallback(), EvalCallback(evaluation, n_eval_episodes=2, eval_freq=8, log_path=str(tmp_path))])
+    assert np.load(tmp_path / "evaluations.npz")["results"].tolist() == [[0.0, 50.0]] * 2
+
+
+@pytest.mark.parametrize("n_steps", [521, 7])
+def test_a_rollout_of_a_prime_number_of_transitions(n_steps):
+    env = VecIntrinsicReward(counting(1), device="cpu")
+    model = PPO("MlpPolicy", env, n_steps=n_steps, batch_size=n_steps, n_epochs=1, device="cpu")
+    model.learn(n_steps, callback=SNDCallback(), log_interval=None)
+    assert np.isfinite(model.logger.name_to_value["snd/loss"])
+
+
+@pytest.mark.parametrize("algorithm", [PPO, DQN])
+def test_schedules_follow_the_progress(algorithm):
+    """The weights and eta fall in a straight line, as PPO's learning rate does; SND's rate is that of after the rollout."""
+    fading = LinearSchedule(1.0, 0.0, 1.0)
+    snd_kwargs = dict(batch_size=8, eta=fading, learning_rate=LinearSchedule(1e-3, 0.0, 1.0))
+    env = VecIntrinsicReward(counting(), "vic", snd_kwargs, int_coef=fading, device="cpu")
+    sizes = dict(n_steps=8) if algorithm is PPO else dict(learning_starts=0, train_freq=8)
+    model = algorithm("MlpPolicy", env, device="cpu", **sizes)
+    seen, rates = [], []
+
+    class Watch(BaseCallback):
+        def _on_step(self):
+            seen.append((env.coefs[1].item(), env.snd.eta))
+            return True
+
+        def _on_rollout_end(self):
+            rates.append(env.snd.optimizer.param_groups[0]["lr"])
+
+    for _ in range(2):  # the second training begins anew
+        seen.clear(), rates.clear()
+        model.learn(64, callback=[SNDCallback(), Watch()])
+        np.testing.assert_allclose(seen, np.repeat([[1, 1], [0.75, 0.75], [0.5, 0.5], [0.25, 0.25]], 8, axis=0))
+        np.testing.assert_allclose(rates, [7.5e-4, 5e-4, 2.5e-4, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize(("target", "message"), [("rnd", "are clipped at 1"), ("std", "changes nothing beside")])
+def test_a_bonus_that_does_not_fit_is_named(target, message):
+    """CartPole with each target's own scale."""
+    env = VecIntrinsicReward(make_vec_env("CartPole-v1", 8, seed=0), target, device="cpu")
+    model = PPO("MlpPolicy", env, n_steps=64, batch_size=512, n_epochs=1, device="cpu", seed=0)
+    with pytest.warns(UserWarning, match=rf"{message}.* eta, which is 1.*norm_reward=True") as caught:
+        model.learn(2048, callback=SNDCallback())
+    assert len([each for each in caught if "eta" in str(each.message)]) == 1
+
+
+@pytest.mark.parametrize("algorithm", [PPO, DQN, PPOSND])
+def test_proposed_eta(algorithm, capsys):
+    """Novelties of 0.01 and 0.02 are 0.03 on average with an eta of 2."""
+    env = counting()
+    snd = FakeSND(env.observation_space, batch_size=8)
+    sizes = dict(learning_starts=0, train_freq=8) if algorithm is DQN else dict(n_steps=16, batch_size=16)
+    if algorithm is PPOSND:
+        model, callbacks = PPOSND("MlpPolicy", env, snd=snd, device="cpu", **sizes), []
+    else:
+        wrapped = VecIntrinsicReward(env, snd)
+        model, callbacks = algorithm("MlpPolicy", wrapped, device="cpu", **sizes), [SNDCallback()]
+    proposal = EtaProposal(n_rollouts=2)
+    model.learn(10_000, callback=[proposal, *callbacks])
+    assert proposal.eta == pytest.approx(2.0, rel=1e-5) and model.num_timesteps < 100
+    assert "EtaProposal: eta=2 gives intrinsic rewards of 0.03 on average." in capsys.readouterr().out
+    other = EtaProposal(n_rollouts=1, mean=0.3)
+    model.learn(10_000, callback=[*callbacks, other])
+    assert other.eta == pytest.approx(20.0, rel=1e-5)
+
+
+def test_proposals_need_a_bonus():
+    with pytest.raises(ValueError, match="EtaProposal found no intrinsic reward: use PPOSND"):
+        A2C("MlpPolicy", counting(), device="cpu").learn(16, callback=EtaProposal())
+    for bad in (dict(n_rollouts=0), dict(mean=0), dict(mean=2.0)):
+        with pytest.raises(ValueError, match=f"{next(iter(bad))}=.* must be"):
+            EtaProposal(**bad)
 
 
 def test_default_minibatch_fits_a_short_rollout():
@@ -287,8 +403,8 @@ def learn(algorithm, env, policy="MlpPolicy", callback=None, **kwargs):
         ("ARS never fills", lambda: learn(ARS, VecIntrinsicReward(DummyVecEnv([CountingEnv]), device="cpu"))),
         ("PPOSND trains its own SND", lambda: learn(PPOSND, counting(), n_steps=16, batch_size=16)),
         (
-            "batch_size=8 does not divide the rollout of 30",
-            lambda: learn(A2C, VecIntrinsicReward(counting(), "vic", dict(batch_size=8), device="cpu"), n_steps=15),
+            "rollout of one transition",
+            lambda: learn(A2C, VecIntrinsicReward(counting(1), device="cpu"), n_steps=1),
         ),
         (
             "PPO needs one reward: use rewards='combined'",

@@ -18,6 +18,7 @@ from fakes import CountingEnv
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -46,11 +47,14 @@ class Until(BaseCallback):
 
 
 def two_streams(env):
-    return PPOSND, env, dict(snd="v", snd_kwargs={"norm_reward": True, "learning_rate": 1e-3})
+    fading = LinearSchedule(1.0, 0.0, 1.0)
+    snd_kwargs = {"norm_reward": True, "learning_rate": LinearSchedule(1e-3, 0.0, 1.0), "eta": fading}
+    return PPOSND, env, dict(snd="v", snd_kwargs=snd_kwargs, ext_coef=LinearSchedule(2.0, 1.0, 1.0), int_coef=fading)
 
 
 def bonus(env):
-    return PPO, VecIntrinsicReward(env, "rnd", snd_kwargs={"norm_reward": True}), {}
+    snd_kwargs = {"norm_reward": True, "learning_rate": LinearSchedule(1e-3, 0.0, 1.0)}
+    return PPO, VecIntrinsicReward(env, "rnd", snd_kwargs, int_coef=LinearSchedule(1.0, 0.0, 1.0)), {}
 
 
 def plain(env):

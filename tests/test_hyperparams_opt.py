@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecNormalize, is_vecenv_wrapped
 from torch import nn
 
 from sb3_snd import PPOSND, VecIntrinsicReward, zoo
-from sb3_snd.hyperparams_opt import OWN, convert_ppo_snd_params, merged, sample_ppo_snd_params, size_bounds
+from sb3_snd.hyperparams_opt import FADES, OWN, convert_ppo_snd_params, merged, sample_ppo_snd_params, size_bounds
 
 ROOT = Path(__file__).parent.parent
 PPO_PARAMS = {
@@ -32,6 +32,7 @@ PPO_PARAMS = {
     "activation_fn": "relu",
 }
 OWN_PARAMS = {"eta": 3.0, "one_minus_gamma_int": 0.05, "ext_coef": 4.0, "int_coef": 0.5, "snd_learning_rate": 2e-4}
+OWN_PARAMS[FADES] = False
 
 
 @pytest.mark.parametrize("n_envs", [*range(1, 130), 256, 1000, 1024])
@@ -64,8 +65,36 @@ def test_sampled_and_converted():
         "snd_kwargs": {"eta": 3.0, "learning_rate": 2e-4},
     }
     assert trial.user_attrs == {"gamma": 0.99, "n_steps": 512, "batch_size": 128, "gamma_int": 0.95}
-    assert set(OWN_PARAMS) == set(OWN)
+    assert set(OWN_PARAMS) == {*OWN, FADES}
     PPOSND("MlpPolicy", "CartPole-v1", device="cpu", **sampled)
+
+
+def test_a_bonus_that_fades_is_sampled():
+    params = {**PPO_PARAMS, **OWN_PARAMS, FADES: True}
+    sampled = sample_ppo_snd_params(FixedTrial(params), 2, 32, {})
+    assert [sampled["int_coef"](remaining) for remaining in (1.0, 0.5, 0.0)] == [0.5, 0.25, 0.0]
+    assert convert_ppo_snd_params(params)["int_coef"] == "lin_0.5"  # as in an entry
+    PPOSND("MlpPolicy", "CartPole-v1", device="cpu", **sampled)
+
+
+def test_schedules_of_an_entry():
+    """Those of the bonus as those of PPO, in the algorithm's arguments and in the wrapper's."""
+    wrapper = {"sb3_snd.VecIntrinsicReward": {"snd": "vic", "snd_kwargs": {"eta": "lin_8"}, "int_coef": "lin_0.5"}}
+    entry = {
+        "learning_rate": "lin_0.1",
+        "ext_coef": 2.0,
+        "int_coef": "lin_0.5",
+        "snd_kwargs": {"eta": "lin_4", "learning_rate": "lin_0.001", "target_width": 64},
+        "vec_env_wrapper": ["stable_baselines3.common.vec_env.VecMonitor", wrapper],
+    }
+    read = zoo.SNDExperimentManager._preprocess_schedules(dict(entry))
+    _, (own,) = read["vec_env_wrapper"][0], read["vec_env_wrapper"][1].values()
+    schedules = [read["learning_rate"], read["int_coef"], read["snd_kwargs"]["eta"], read["snd_kwargs"]["learning_rate"]]
+    schedules += [own["int_coef"], own["snd_kwargs"]["eta"]]
+    for start, schedule in zip((0.1, 0.5, 4, 0.001, 0.5, 8), schedules, strict=True):
+        assert [schedule(remaining) for remaining in (1.0, 0.5, 0.0)] == [start, start / 2, 0]
+    assert read["ext_coef"] == 2.0 and read["snd_kwargs"]["target_width"] == 64 and own["snd"] == "vic"
+    assert wrapper["sb3_snd.VecIntrinsicReward"]["int_coef"] == "lin_0.5"  # the entry itself stays
 
 
 def test_what_is_not_sampled_stays():

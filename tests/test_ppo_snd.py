@@ -14,6 +14,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecTransposeImage
 
 from sb3_snd import PPOSND, SND, VecIntrinsicReward
@@ -337,7 +338,6 @@ def test_gsde():
         (dict(snd_kwargs=dict(eta=-1)), "eta=-1 must be a number not below 0"),
         (dict(gamma=0.0), r"gamma=0.0 must lie in \(0, 1\]"),
         (dict(gamma_int=1.1), r"gamma_int=1.1 must lie in \(0, 1\]"),
-        (dict(snd_kwargs=dict(batch_size=5)), "SND's batch_size=5 does not divide the rollout of 32"),
         (dict(policy=PPO.policy_aliases["MlpPolicy"]), "needs a policy with one value a stream, not ActorCriticPolicy"),
         (dict(policy="CnnPolicy"), "CnnPolicy needs images"),
         (dict(snd=SND(spaces.Box(-1, 1, (2,)), device="cpu"), snd_kwargs=dict(eta=1)), "only goes with the name of a target"),
@@ -350,9 +350,110 @@ def test_bad_input(kwargs, message):
 
 
 @pytest.mark.filterwarnings("ignore:You have specified a mini-batch size")
-def test_minibatch_must_divide_the_rollout():
-    with pytest.raises(ValueError, match=r"^batch_size=12 does not divide the rollout of 32 .*: 8 would, for example"):
-        make(batch_size=12)
+@pytest.mark.parametrize("sizes", [dict(batch_size=12), dict(snd_kwargs=dict(batch_size=5)), dict(n_steps=17, batch_size=512)])
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+@pytest.mark.filterwarnings("ignore:cuda_graphs=True")
+def test_minibatches_need_not_divide_the_rollout(sizes, cuda_graphs):
+    """The update of PPO is SB3's own, whose last minibatch is smaller."""
+    ppo_sizes = {name: value for name, value in sizes.items() if name != "snd_kwargs"}
+    models = [
+        make(**sizes, cuda_graphs=cuda_graphs).learn(96),
+        make(**ppo_sizes, snd=None, cuda_graphs=cuda_graphs).learn(96),
+        PPO("MlpPolicy", counting(), **{**SIZES, **ppo_sizes, "seed": 0}).learn(96),
+    ]
+    if not cuda_graphs:
+        assert_equal(*({name: p for name, p in model.policy.named_parameters()} for model in models[1:]))
+    assert np.isfinite(models[0].logger.name_to_value["snd/loss"])
+
+
+@pytest.mark.filterwarnings("ignore:You have specified a mini-batch size")
+def test_a_model_is_evaluated_in_one_environment(tmp_path):
+    """Trained in 32 with minibatches of 128, of which one environment's rollout has 4."""
+    model = make(counting(32), n_steps=4, batch_size=128).learn(128)
+    model.save(tmp_path / "model")
+    loaded = PPOSND.load(tmp_path / "model", env=counting(1), device="cpu")
+    assert loaded.n_envs == 1 and loaded.rollout_buffer.rewards.shape == (4, 1, 2)
+    assert evaluate_policy(loaded, loaded.get_env(), n_eval_episodes=2, warn=False) == (0.0, 0.0)
+    assert_equal(parameters(model), parameters(loaded))
+    loaded.learn(8)  # in minibatches of four
+
+
+def test_a_rollout_of_one_transition_is_refused_before_training():
+    model = make(counting(1), n_steps=1, batch_size=2)
+    with pytest.raises(ValueError, match=r"rollout of one transition .*: raise n_steps or n_envs"):
+        model.learn(4)
+    assert model.num_timesteps == 0
+
+
+def rates(model):
+    return [group["lr"] for group in model.snd.optimizer.param_groups]
+
+
+@pytest.mark.parametrize(
+    ("given", "eta", "rate", "normed"),
+    [
+        ({}, 2.0, 5e-4, True),
+        (dict(snd_kwargs=dict(eta=3.0)), 3.0, 5e-4, True),
+        (dict(snd_kwargs=dict(learning_rate=1e-3)), 2.0, 1e-3, True),
+        (dict(snd_kwargs=dict(norm_reward=False)), 2.0, 5e-4, False),
+        (dict(snd_kwargs=None), 2.0, 5e-4, True),
+        (dict(snd="vic", snd_kwargs=dict(eta=3.0)), 3.0, 5e-4, True),
+    ],
+)
+def test_loading_keeps_the_settings_that_are_not_given(given, eta, rate, normed, tmp_path):
+    model = make(snd_kwargs=dict(eta=2.0, learning_rate=5e-4, norm_reward=True)).learn(32)
+    model.save(tmp_path / "model")
+    loaded = PPOSND.load(tmp_path / "model", env=counting(), device="cpu", **given)
+    assert (loaded.snd.eta, rates(loaded)) == (eta, [rate])
+    assert (loaded.snd.return_stats is not None) == normed
+    if normed:
+        assert loaded.snd.return_stats.var == model.snd.return_stats.var
+    assert th.equal(loaded.snd.novelty(np.ones((3, 2))), model.snd.novelty(np.ones((3, 2))))
+    loaded.learn(32)
+    loaded.save(tmp_path / "again")
+    again = PPOSND.load(tmp_path / "again", device="cpu")
+    assert (again.snd.eta, rates(again)) == (eta, [rate])
+
+
+def test_schedules_are_followed_and_saved(tmp_path):
+    """Weights, eta and SND's rate fall in a straight line over four rollouts of 32 transitions."""
+    fading = LinearSchedule(1.0, 0.0, 1.0)
+    snd_kwargs = dict(eta=fading, learning_rate=LinearSchedule(1e-3, 0.0, 1.0))
+    kwargs = dict(ext_coef=LinearSchedule(2.0, 1.0, 1.0), int_coef=fading, snd_kwargs=snd_kwargs)
+    seen = []
+
+    class Watched(PPOSND):
+        def train(self):
+            super().train()
+            seen.append([*self.rollout_buffer.coefs.tolist(), eta, rates(self)[0]])
+
+        def collect_rollouts(self, *args, **kwargs):
+            nonlocal eta
+            result = super().collect_rollouts(*args, **kwargs)
+            eta = self.snd.eta
+            return result
+
+    eta = None
+    expected = [[1.75, 0.75, 1.0, 7.5e-4], [1.5, 0.5, 0.75, 5e-4], [1.25, 0.25, 0.5, 2.5e-4], [1, 0, 0.25, 0]]
+    model = Watched("MlpPolicy", counting(), **SIZES, seed=0, **kwargs)
+    for _ in range(2):  # the second training begins anew
+        seen.clear()
+        model.learn(128)
+        np.testing.assert_allclose(seen, expected, atol=1e-12)
+    model.learn(64)
+    model.save(tmp_path / "model")
+    seen.clear()
+    Watched.load(tmp_path / "model", env=counting(), device="cpu").learn(64, reset_num_timesteps=False)
+    np.testing.assert_allclose(seen[0], [1 + 1 / 4, 1 / 4, 1 / 2, 2.5e-4], atol=1e-12)
+
+
+def test_a_constant_schedule_is_a_number():
+    numbers = make(ext_coef=1.5, int_coef=0.5, snd_kwargs=dict(eta=0.3, learning_rate=2e-4)).learn(96)
+    constant = [ConstantSchedule(value) for value in (1.5, 0.5, 0.3, 2e-4)]
+    schedules = make(
+        ext_coef=constant[0], int_coef=constant[1], snd_kwargs=dict(eta=constant[2], learning_rate=constant[3])
+    ).learn(96)
+    assert_equal(parameters(numbers), parameters(schedules))
 
 
 def test_own_snd_must_fit_the_observations():

@@ -3,6 +3,8 @@ import pytest
 import torch as th
 from fakes import CountingEnv
 from gymnasium import spaces
+from stable_baselines3.common.running_mean_std import RunningMeanStd as SB3RunningMeanStd
+from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_snd import SND
 from sb3_snd.targets import TARGETS, Target
@@ -215,12 +217,6 @@ def test_noise_always():
         assert least <= noisy <= most
 
 
-def test_rollout_must_divide_into_minibatches():
-    obs = random_obs(VECTOR, 12).reshape(3, 4, 4)
-    with pytest.raises(ValueError, match=r"batch_size=8 does not divide the rollout of 12 .*: 6 would"):
-        make(batch_size=8).train_on_rollout(Rollout(obs, obs[0], {}))
-
-
 @pytest.mark.parametrize(
     ("size", "expected"), [(16384, 512), (2048, 512), (40, 40), (640, 320), (1000, 500), (7, 7), (513, 171)]
 )
@@ -229,9 +225,40 @@ def test_minibatch_that_fits_any_rollout(size, expected):
     assert size % expected == 0
 
 
-def test_no_minibatch_fits_a_prime_rollout():
-    with pytest.raises(ValueError, match=r"batch_size=512 does not divide the rollout of 1021 .*: choose another n_steps"):
-        make().minibatch_size(1021)
+@pytest.mark.parametrize(
+    ("batch_size", "size", "expected"),
+    [
+        (None, 521, [512, 9]),  # a prime number
+        (None, 1042, [512, 512, 18]),  # whose largest divisor below 512 is 2
+        (None, 7, [7]),
+        (8, 12, [8, 4]),
+        (8, 9, [9]),  # one transition alone has no variance
+        (2, 5, [2, 3]),
+        (64, 12, [12]),
+    ],
+)
+@pytest.mark.parametrize("target", TARGETS)
+def test_minibatches_that_do_not_divide_the_rollout(target, batch_size, size, expected):
+    """Every transition is in one minibatch, and its successor is that of the step after it, or the end of its episode."""
+    snd = make(target=target, batch_size=batch_size)
+    obs = np.arange(4 * (size + 1), dtype=np.float32).reshape(size + 1, 1, 4)  # one environment
+    ends = {row: -obs[row, 0] - 1 for row in (0, size // 2, size - 1)}
+    rollout = Rollout(obs[:-1], obs[-1], ends)
+    snd._frames = th.as_tensor  # the numbers themselves, not normalised
+    pairs = [batch.split(batch.frames) for batch in snd.minibatches(rollout)]
+    assert [len(states) for states, _ in pairs] == expected
+    states, successors = (th.cat(part) for part in zip(*pairs, strict=True))
+    right = th.as_tensor(obs[1:, 0].copy())
+    right[list(ends)] = th.as_tensor(np.stack([*ends.values()]))
+    assert th.equal(states, th.as_tensor(obs[:-1, 0])) and th.equal(successors, right)
+    del snd._frames
+    assert np.isfinite(list(snd.train_on_rollout(rollout).values())).all()
+
+
+def test_a_rollout_of_one_transition_is_refused():
+    obs = random_obs(VECTOR, 2).reshape(2, 1, 4)
+    with pytest.raises(ValueError, match=r"rollout of one transition .*: raise n_steps or n_envs"):
+        make().train_on_rollout(Rollout(obs[:1], obs[1], {}))
 
 
 def test_a_fitting_minibatch_trains_on_every_transition():
@@ -302,3 +329,120 @@ def test_fake_environment_counts():
     obs, reward, terminated, truncated, _ = env.step(0)
     assert (obs.tolist(), reward, terminated, truncated) == ([3, 1], 30.0, False, False)
     assert env.step(0)[2:4] == (False, True)
+
+
+def test_equal_novelty_is_never_the_top_reward():
+    """Its discounted sums are 100 times it, their standard deviation is 0, and a fifth of their mean is the unit."""
+    snd = make(norm_reward=True, eta=1.0)
+    stats = snd.return_stats
+    for step in range(3000):
+        stats.update(th.full((4,), 100 * 0.3 * (1 + step % 2 * 1e-6)))
+        if step in (0, 1, 10, 2999):
+            np.testing.assert_allclose(snd.scale(th.full((4,), 0.3)), 1 / 20, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1e19, 1e30, 3e38])
+def test_huge_observations_are_normalised(size):
+    """As VecNormalize does: a mean of 2 and a standard deviation of 1 times their size."""
+    snd = make()
+    obs = np.array([[1, 1, 0.5, 1], [3, -1, 0.5, 1]] * 50, np.float32) * np.float32(size / 4)
+    snd.update_statistics(obs)
+    stock = SB3RunningMeanStd(shape=(4,))
+    stock.update(obs.astype(np.float64))
+    expected = np.clip((obs[:2] - stock.mean) / np.sqrt(stock.var + 1e-8), -5, 5)
+    assert np.isfinite(expected).all() and np.abs(expected[:, :2]).max() > 0.9
+    np.testing.assert_allclose(snd._frames(obs[:2]), expected, rtol=1e-4, atol=1e-4)
+    assert snd.novelty(obs).isfinite().all() and snd.novelty(obs).max() > 0
+
+
+def saved(tmp_path, **kwargs):
+    snd = make(**{"eta": 3.0, "learning_rate": 5e-4, "batch_size": 12, "n_epochs": 2, **kwargs})
+    snd.train_on_pairs(random_obs(VECTOR, 8), random_obs(VECTOR, 8))
+    if snd.return_stats is not None:
+        snd.return_stats.update(th.tensor([1.0, 5.0]))
+    snd.save(tmp_path / "snd.pth")
+    return snd
+
+
+def rate(snd):
+    return [group["lr"] for group in snd.optimizer.param_groups]
+
+
+def test_settings_that_are_not_given_are_those_that_were_saved(tmp_path):
+    saved(tmp_path)
+    snd = make()
+    snd.load(tmp_path / "snd.pth")
+    assert (snd.eta, snd.batch_size, snd.n_epochs, rate(snd)) == (3.0, 12, 2, [5e-4])
+    other = make(target="vic", **{name: snd.init_kwargs[name] for name in ("eta", "n_epochs")})
+    assert (other.eta, other.n_epochs) == (3.0, 2)
+
+
+def test_settings_that_are_given_win(tmp_path):
+    saved(tmp_path)
+    snd = make(eta=0.5, learning_rate=1e-3, batch_size=6, n_epochs=1)
+    snd.load(tmp_path / "snd.pth")
+    assert (snd.eta, snd.batch_size, snd.n_epochs, rate(snd)) == (0.5, 6, 1, [1e-3])
+    # also where they are the defaults
+    snd = make(learning_rate=1e-4)
+    snd.load(tmp_path / "snd.pth")
+    assert rate(snd) == [1e-4]
+
+
+@pytest.mark.parametrize("was", [False, True])
+@pytest.mark.parametrize("given", [None, False, True])
+def test_norm_reward_follows_the_same_rule(was, given, tmp_path):
+    source = saved(tmp_path, norm_reward=was)
+    snd = make(norm_reward=given)
+    snd.load(tmp_path / "snd.pth")
+    assert (snd.return_stats is not None) == (was if given is None else given)
+    if was and given is not False:
+        assert snd.return_stats.var == source.return_stats.var == 4
+    obs = random_obs(VECTOR, 8)
+    assert th.equal(snd.novelty(obs), source.novelty(obs))
+
+
+def test_eta_and_learning_rate_follow_schedules():
+    """Both fall in a straight line, whatever optimiser is loaded in between."""
+    snd = make(eta=LinearSchedule(2.0, 0.0, 1.0), learning_rate=LinearSchedule(1e-3, 0.0, 1.0))
+    assert (snd.eta, rate(snd)) == (2.0, [1e-3])
+    for remaining in (1.0, 0.75, 0.25, 0.0):
+        snd.set_progress(remaining)
+        snd.optimizer.load_state_dict(snd.optimizer.state_dict())
+        assert snd.eta == pytest.approx(2 * remaining) and rate(snd) == [pytest.approx(1e-3 * remaining)]
+    snd.set_progress(-0.01)  # SB3's last rollout may be longer than the training
+    assert snd.eta == 0 and rate(snd) == [0]
+    constant = make(eta=2.0)
+    constant.eta = 5.0
+    constant.set_progress(0.5)
+    assert constant.eta == 5.0  # what is no schedule is left alone
+
+
+@pytest.mark.parametrize("bad", [lambda _: -1.0, lambda _: np.nan, lambda: 1.0])
+def test_bad_schedules(bad):
+    with pytest.raises(ValueError, match=r"eta=.* or a function of the remaining progress"):
+        make(eta=bad)
+
+
+def test_entries_of_a_dict_are_joined():
+    """Discrete ones one-hot, in the order of the space; trained as an SND of the joined vector is."""
+    space = spaces.Dict(a=spaces.Discrete(3), text=spaces.Text(4), b=spaces.Box(-9, 9, (2,)))
+    joined, alone = make(space, batch_size=6), make(spaces.Box(-9, 9, (5,)), batch_size=6)
+    assert joined.reader.keys == ("a", "b") and joined.frame_shape == (5,)
+    rng = np.random.default_rng(0)
+    numbers, vectors = rng.integers(3, size=(7, 2)), rng.normal(size=(7, 2, 2)).astype(np.float32)
+    plain = np.concatenate([np.eye(3, dtype=np.float32)[numbers], vectors], axis=-1)
+
+    def as_dict(*at):
+        return {"a": numbers[at], "b": vectors[at]}
+
+    ends = {3: (1, 0), 8: (4, 1)}
+    rollouts = (
+        Rollout(as_dict(slice(6)), as_dict(6), {row: as_dict(*at) for row, at in ends.items()}),
+        Rollout(plain[:6], plain[6], {row: plain[at] for row, at in ends.items()}),
+    )
+    for snd, obs, rollout in zip((joined, alone), (as_dict(0), plain[0]), rollouts, strict=True):
+        th.manual_seed(1)
+        snd.update_statistics(obs)
+        snd.train_on_rollout(rollout)
+    assert th.equal(joined.novelty(as_dict(5)), alone.novelty(plain[5]))
+    assert th.equal(joined.novelty(joined.select(as_dict(5))), alone.novelty(plain[5]))

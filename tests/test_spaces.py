@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from stable_baselines3 import PPO
+from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.envs import (
     BitFlippingEnv,
@@ -134,5 +134,40 @@ def test_without_snd_the_multi_input_policy_is_stock_ppo_bit_for_bit():
 def test_novelty_of_an_entry_that_is_missing():
     with pytest.raises(ValueError, match=r"obs_key='nope' must choose .* have 'img', 'vec'"):
         check(SimpleMultiObsEnv, "MultiInputPolicy", obs_key="nope")
-    with pytest.raises(ValueError, match="obs_key=None must choose"):
-        PPOSND("MultiInputPolicy", DummyVecEnv([SimpleMultiObsEnv] * 2), **SIZES)
+
+
+DICTS = [
+    (dict(frames=spaces.Box(0, 255, (40, 36, 3), np.uint8), position=spaces.Box(-1, 1, (2,))), None, (3, 40, 36)),
+    (dict(position=spaces.Box(-1, 1, (2,)), held=spaces.Discrete(3), lamps=spaces.MultiBinary(4)), None, (9,)),
+    (dict(position=spaces.Box(-1, 1, (2,)), held=spaces.Discrete(3), lamps=spaces.MultiBinary(4)), ["held", "lamps"], (7,)),
+    (
+        dict(a=spaces.Box(0, 255, (40, 36, 3), np.uint8), b=spaces.Box(0, 255, (36, 36, 1), np.uint8), c=spaces.Discrete(5)),
+        None,
+        (5,),
+    ),
+]
+
+
+@pytest.mark.parametrize(("entries", "obs_key", "shape"), DICTS)
+def test_dict_observations_out_of_the_box(entries, obs_key, shape, tmp_path):
+    snd_kwargs = {} if obs_key is None else dict(obs_key=obs_key)
+    model = check(lambda: AnyEnv(spaces.Dict(**entries)), "MultiInputPolicy", **snd_kwargs)
+    assert model.snd.frame_shape == shape
+    model.save(tmp_path / "model")
+    loaded = PPOSND.load(tmp_path / "model", env=model.get_env(), device="cpu")
+    obs = model.get_env().reset()
+    assert th.equal(model.snd.novelty(obs), loaded.snd.novelty(obs))
+    loaded.learn(16)
+
+
+@pytest.mark.parametrize("algorithm", [PPO, DQN])
+@pytest.mark.parametrize(("entries", "obs_key", "shape"), DICTS)
+def test_dict_observations_with_the_callback(algorithm, entries, obs_key, shape):
+    snd_kwargs = dict(batch_size=8, **({} if obs_key is None else dict(obs_key=obs_key)))
+    venv = DummyVecEnv([lambda: AnyEnv(spaces.Dict(**entries))] * 2)
+    env = VecIntrinsicReward(venv, "vic", snd_kwargs, device="cpu")
+    assert env.snd.frame_shape == shape
+    sizes = dict(n_steps=16, batch_size=16) if algorithm is PPO else dict(learning_starts=4, buffer_size=64)
+    before = next(env.snd.parameters()).clone()
+    algorithm("MultiInputPolicy", env, device="cpu", **sizes).learn(32, callback=SNDCallback())
+    assert not th.equal(before, next(env.snd.parameters()))

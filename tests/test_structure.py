@@ -23,6 +23,7 @@ ROOMS = (
     "snd",
     "wrappers",
     "callbacks",
+    "eta_proposal",
     "env_state",
     "run_files",
     "checkpoints",
