@@ -10,7 +10,6 @@ from pathlib import Path
 from types import FrameType
 
 import numpy as np
-from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import CSVOutputFormat
 from stable_baselines3.common.monitor import ResultsWriter
@@ -20,6 +19,7 @@ from stable_baselines3.common.vec_env import VecNormalize, unwrap_vec_normalize,
 from stable_baselines3.her import HerReplayBuffer
 
 from sb3_snd.arguments import NAME, PATH, VERBOSE, checked, whole
+from sb3_snd.replay_pairs import end_interrupted_episodes, sample_pairs
 from sb3_snd.snd import MINIBATCH
 from sb3_snd.type_aliases import EXTRINSIC_REWARD_KEY, INTRINSIC_REWARD_KEY
 from sb3_snd.wrappers import VecIntrinsicReward
@@ -36,7 +36,8 @@ class SNDCallback(BaseCallback):
     algorithm's own update, which changes nothing: neither reads the other's nets.
 
     Off-policy (DQN, SAC, ...): as many transitions, drawn from the replay buffer, as were collected, so as many passes
-    on average. The bonus is that of the time of the step, it is not computed anew when a transition is replayed.
+    on average. The bonus is that of the time of the step, it is not computed anew when a transition is replayed. With
+    ``optimize_memory_usage=True`` the last transition of an episode is not drawn, as the buffer does not keep its successor.
 
     :param save_path: Folder for the nets, ``<name_prefix>_<steps>_steps.snd.pth`` and, at the end of training,
         ``<name_prefix>.snd.pth``; None: nothing is saved
@@ -45,7 +46,8 @@ class SNDCallback(BaseCallback):
     :param restore: File of an earlier run to continue from
     :param verbose: 0 for no output, 2 to tell of each save
     :raises ValueError: for a value out of its range, or, when training begins, if the environment has no intrinsic reward,
-        the algorithm no rollout or replay buffer or one that computes rewards itself, or the rollout is a single transition
+        the algorithm no rollout or replay buffer or one that computes rewards itself, or the rollout is a single transition;
+        in training, if ``optimize_memory_usage=True`` leaves no transition whose successor is known
     """
 
     def __init__(
@@ -105,6 +107,8 @@ class SNDCallback(BaseCallback):
             raise ValueError("Two SNDCallbacks would train the same nets: give one of them only.")
         self.wrapper.train_during(self._learn_call())
         self._seen = self.num_timesteps
+        if isinstance(self.model, OffPolicyAlgorithm):
+            end_interrupted_episodes(self.model)
 
     @staticmethod
     def _learn_call() -> FrameType:
@@ -139,19 +143,12 @@ class SNDCallback(BaseCallback):
         self._untrained += self.snd.n_epochs * (self.num_timesteps - self._seen)
         self._seen = self.num_timesteps
         batch_size = self.snd.batch_size or MINIBATCH
+        assert isinstance(self.model, OffPolicyAlgorithm) and self.model.replay_buffer is not None
         while self._untrained >= batch_size:
             self._untrained -= batch_size
-            self._log(self.snd.train_on_pairs(*self._sample_pairs(batch_size)))
-
-    def _sample_pairs(self, batch_size: int) -> tuple:
-        """:return: s_t and s_{t+1} from the replay buffer, as novelty saw them"""
-        assert isinstance(self.model, OffPolicyAlgorithm) and self.model.replay_buffer is not None
-        buffer = self.model.replay_buffer
-        if isinstance(buffer, NStepReplayBuffer):  # its own successors are n steps away
-            samples = ReplayBuffer._get_samples(buffer, np.random.randint(buffer.size(), size=batch_size))
-        else:
-            samples = buffer.sample(batch_size)  # not normalised by a VecNormalize above, as novelty saw them
-        return samples.observations, samples.next_observations
+            pairs = sample_pairs(self.model.replay_buffer, batch_size)
+            if pairs is not None:
+                self._log(self.snd.train_on_pairs(*pairs))
 
     def _log(self, losses: dict[str, float]) -> None:
         assert self.wrapper is not None

@@ -212,6 +212,61 @@ def test_off_policy_pairs_from_the_replay_buffer(n_steps, normalize):
     np.testing.assert_allclose(model.replay_buffer.rewards[:24], [[0.01, 20.02]] * 24, rtol=1e-6)
 
 
+ONE_ARRAY = dict(optimize_memory_usage=True, replay_buffer_kwargs=dict(handle_timeout_termination=False))
+
+
+@pytest.mark.parametrize("algorithm", [DQN, QRDQN])
+@pytest.mark.parametrize("buffer_size", [10, 14, 400])
+def test_no_pair_crosses_a_reset_where_the_buffer_keeps_one_array(algorithm, buffer_size):
+    """Episodes of three and four steps in one array of observations, which wraps around but for the largest."""
+    venv = DummyVecEnv([lambda n=n: CountingEnv(n, length=3 + n, truncated=n == 1) for n in range(2)])
+    env = VecIntrinsicReward(venv, FakeSND(venv.observation_space, batch_size=8))
+    kept = Pairs(env.snd)
+    model = algorithm("MlpPolicy", env, train_freq=1, learning_starts=999, buffer_size=buffer_size, device="cpu", **ONE_ARRAY)
+    model.learn(160, callback=SNDCallback())
+    assert len(kept.pairs) == 160 // 8
+    obs, next_obs = (th.cat(part) for part in zip(*kept.pairs, strict=True))
+    np.testing.assert_array_equal(next_obs, obs + th.tensor([0.0, 1.0]))
+    assert {tuple(row) for row in obs.tolist()} == {(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)}  # the last steps are never drawn
+
+
+@pytest.mark.parametrize("wrap", [lambda env: env, VecNormalize])
+def test_no_pair_crosses_the_reset_of_a_new_environment(wrap):
+    """SB3 resets it, and its buffer does not know."""
+    env = VecIntrinsicReward(counting(length=9), FakeSND(counting().observation_space, batch_size=8))
+    kept = Pairs(env.snd)
+    model = DQN("MlpPolicy", wrap(env), learning_starts=999, buffer_size=40, device="cpu", **ONE_ARRAY)
+    model.learn(8, callback=SNDCallback())
+    model.learn(8, callback=SNDCallback(), reset_num_timesteps=False)
+    assert not model.replay_buffer.dones.any()  # nothing was reset in between
+    model.set_env(wrap(VecIntrinsicReward(counting(length=9), env.snd)))
+    model.learn(160, callback=SNDCallback(), reset_num_timesteps=False)
+    obs, next_obs = (th.cat(part) for part in zip(*kept.pairs, strict=True))
+    np.testing.assert_array_equal(next_obs, obs + th.tensor([0.0, 1.0]))
+
+
+def test_where_no_episode_has_a_second_step_one_array_holds_no_pair():
+    """The nets wait for one, up to 512 transitions; with two arrays they are trained up to the episodes' ends."""
+
+    def make(length, **kwargs):
+        env = VecIntrinsicReward(counting(length=length), FakeSND(counting().observation_space, batch_size=8))
+        kept = Pairs(env.snd)
+        return DQN("MlpPolicy", env, train_freq=1, learning_starts=9999, device="cpu", **kwargs), kept
+
+    model, kept = make(1, buffer_size=10_000, **ONE_ARRAY)
+    model.learn(510, callback=(callback := SNDCallback()))
+    with pytest.raises(ValueError, match=r"optimize_memory_usage=True keeps no observation .* so omit it"):
+        model.learn(2, callback=callback, reset_num_timesteps=False)
+    assert kept.pairs == []
+    with pytest.raises(ValueError, match="optimize_memory_usage=True keeps no observation"):
+        make(1, buffer_size=8, **ONE_ARRAY)[0].learn(16, callback=SNDCallback())
+    with pytest.raises(ValueError, match="optimize_memory_usage=True keeps no observation"):
+        make(9, buffer_size=2, **ONE_ARRAY)[0].learn(16, callback=SNDCallback())  # one row, which follows itself
+    model, kept = make(1, buffer_size=100)
+    model.learn(16, callback=SNDCallback())
+    assert [(obs[:, 1].tolist(), next_obs[:, 1].tolist()) for obs, next_obs in kept.pairs] == [([0.0] * 8, [1.0] * 8)] * 2
+
+
 def stacked(env):
     return VecFrameStack(env, 3)
 

@@ -22,6 +22,7 @@ ROOMS = (
     "targets",
     "snd",
     "wrappers",
+    "replay_pairs",
     "callbacks",
     "eta_proposal",
     "env_state",

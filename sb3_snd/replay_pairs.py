@@ -1,0 +1,69 @@
+"""Pairs of successive states from a replay buffer, none of which crosses a reset of the environment.
+
+Knows SB3's replay buffers; no nets, no callback.
+"""
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+MOST_WITHOUT_PAIR = 512  # transitions that each end an episode, before SND gives up
+
+
+def sample_pairs(buffer: ReplayBuffer, batch_size: int) -> tuple | None:
+    """
+    :param buffer: Holds transitions, not normalised by a ``VecNormalize`` above
+    :param batch_size: Number of pairs, B
+    :return: s_t and s_{t+1}, ``(B, *obs_shape)`` each, or dicts of these; None if the buffer has no pair yet
+    :raises ValueError: if the buffer will not have one, see :func:`sample_within_episodes`
+    """
+    if buffer.optimize_memory_usage:
+        return sample_within_episodes(buffer, batch_size)
+    if isinstance(buffer, NStepReplayBuffer):  # its own successors are n steps away
+        samples = ReplayBuffer._get_samples(buffer, np.random.randint(buffer.size(), size=batch_size))
+    else:
+        samples = buffer.sample(batch_size)
+    return samples.observations, samples.next_observations
+
+
+def sample_within_episodes(buffer: ReplayBuffer, batch_size: int) -> tuple[th.Tensor, th.Tensor] | None:
+    """
+    Where ``optimize_memory_usage`` keeps one array of observations, the row after an episode's last one holds the first
+    observation of the next episode, so pairs are drawn from the other rows only.
+
+    :param buffer: The replay buffer
+    :param batch_size: Number of pairs, B
+    :return: s_t and s_{t+1}, ``(B, *obs_shape)`` each; None if there is no pair among fewer than 512 transitions
+    :raises ValueError: if there is no pair among more than that, or in a full buffer
+    """
+    has_successor = buffer.dones == 0  # (buffer_size, n_envs)
+    # The row at the write position is empty, or its observation is already the successor of the newest one
+    has_successor[buffer.pos : buffer.pos + 1 if buffer.full else None] = False
+    cells = np.flatnonzero(has_successor)
+    if len(cells) == 0:
+        if buffer.full or buffer.pos * buffer.n_envs >= MOST_WITHOUT_PAIR:
+            raise ValueError(
+                "SND finds no transition within an episode in the replay buffer, and optimize_memory_usage=True keeps no"
+                " observation that ends one, so omit it, or choose a larger buffer_size."
+            )
+        return None
+    rows, envs = np.divmod(np.random.choice(cells, batch_size), buffer.n_envs)
+    observations = buffer.observations
+    return buffer.to_torch(observations[rows, envs]), buffer.to_torch(observations[(rows + 1) % buffer.buffer_size, envs])
+
+
+def end_interrupted_episodes(model: OffPolicyAlgorithm) -> None:
+    """
+    Mark the newest transitions as an episode's last where the environment was reset after them, as ``set_env`` lets SB3 do.
+    SB3 marks them itself for ``reset_num_timesteps=True`` and ``load_replay_buffer``.
+
+    :param model: Whose replay buffer keeps one array of observations; another is left as it is
+    """
+    buffer = model.replay_buffer
+    if buffer is None or not buffer.optimize_memory_usage or not (buffer.full or buffer.pos > 0):
+        return
+    last_obs = model._last_obs if model.get_vec_normalize_env() is None else model._last_original_obs
+    expected = buffer.observations[buffer.pos]  # (n_envs, *obs_shape)
+    differs = (expected != np.reshape(last_obs, expected.shape)).reshape(buffer.n_envs, -1).any(axis=1)  # type: ignore[arg-type]
+    buffer.dones[buffer.pos - 1, differs] = True
