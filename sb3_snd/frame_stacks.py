@@ -126,8 +126,8 @@ class FrameStore:
 class FrameUploader:
     """
     Observations of ``N`` environments on the device. Of a stack only the newest frame travels, from pinned memory and
-    without waiting; the stack is rebuilt there. Whether the older frames are those of the steps before is seen from every
-    16th row of pixels; if not, as somebody else has stepped the environments, all of the observation travels.
+    without waiting; the stack is rebuilt there. The older frames are compared with those of the steps before. Where they
+    differ, because somebody else has stepped the environments, the whole observation travels.
 
     The device has to be waited for between two calls, as whoever asks it for actions does.
 
@@ -140,12 +140,12 @@ class FrameUploader:
 
     def __init__(self, n_envs: int, shape: tuple[int, ...], dtype: np.dtype[Any], device: th.device, n_stack: int = 1) -> None:
         self.n_stack = n_stack
-        self.is_stack = False  #: whether the last observation's older frames were taken for those of the steps before
+        self.is_stack = False  #: whether the last observation's older frames were those of the steps before
         self._stacked = n_envs, n_stack, shape[0] // n_stack, *shape[1:]
-        pinned = th.as_tensor(np.zeros((n_envs, *self._stacked[2:]), dtype))
-        self._pinned = pinned.pin_memory() if device.type == "cuda" else pinned
-        self._stack = th.zeros(self._stacked, dtype=pinned.dtype, device=device)
-        self._seen = np.zeros(0)  # every 16th row of the older frames to come, (N, n_stack - 1, c, h, W)
+        frames = [th.as_tensor(np.zeros((n_envs, *self._stacked[2:]), dtype)) for _ in range(n_stack)]
+        #: those of the last observation, oldest first, (N, c, H, W) each; the oldest one's memory takes the next frame
+        self._frames = [frame.pin_memory() if device.type == "cuda" else frame for frame in frames]
+        self._stack = th.zeros(self._stacked, dtype=frames[0].dtype, device=device)
 
     def restart(self, obs: np.ndarray) -> th.Tensor:
         """
@@ -153,7 +153,8 @@ class FrameUploader:
         :return: the same on the device
         """
         obs = obs.reshape(self._stacked)
-        self._seen = obs[:, 1:, :, ::16].copy()
+        for index, frame in enumerate(self._frames):
+            frame.numpy()[:] = obs[:, index]
         self._stack = th.as_tensor(obs.copy()).to(self._stack.device)
         return self._stack.flatten(1, 2)
 
@@ -164,13 +165,15 @@ class FrameUploader:
         :return: the same on the device, maybe before it has arrived there
         """
         stacked = obs.reshape(self._stacked)
-        self._seen[begins] = 0
-        self.is_stack = np.array_equal(self._seen, stacked[:, :-1, :, ::16])
+        oldest, *expected = self._frames
+        for frame in expected:
+            frame.numpy()[begins] = 0
+        self.is_stack = all(np.array_equal(frame.numpy(), stacked[:, index]) for index, frame in enumerate(expected))
         if not self.is_stack:
             return self.restart(obs)
-        self._seen = stacked[:, 1:, :, ::16].copy()
-        self._pinned.copy_(th.as_tensor(stacked[:, -1]))
-        newest = self._pinned.to(self._stack.device, non_blocking=True, copy=True)
+        oldest.numpy()[:] = stacked[:, -1]
+        self._frames = [*expected, oldest]
+        newest = oldest.to(self._stack.device, non_blocking=True, copy=True)
         older = self._stack[:, 1:]
         if begins.any() and self.n_stack > 1:
             older = older.masked_fill(th.as_tensor(begins, device=older.device).view(-1, 1, 1, 1, 1), 0)

@@ -184,6 +184,21 @@ def test_uploaded_stacks_are_those_of_the_environment(n_stack):
         assert np.array_equal(uploaded.numpy(), obs)
 
 
+def test_older_frames_are_compared_in_every_pixel():
+    """Each of 8 x 36 pixels of the older frames, changed by one in one of two environments; the newest one may be anything."""
+    frames = np.random.default_rng(0).integers(255, size=(2, 4, 8, 36), dtype=np.uint8)
+    for env, frame, row, column in np.ndindex(2, 2, 8, 36):
+        uploader = FrameUploader(2, (3, 8, 36), np.uint8, th.device("cpu"), 3)
+        uploader.restart(frames[:, :3])
+        obs = frames[:, 1:].copy()
+        obs[env, frame, row, column] += 1
+        assert np.array_equal(uploader.upload(obs, np.zeros(2, dtype=bool)).numpy(), obs)
+        assert not uploader.is_stack
+        obs = np.concatenate([obs[:, 1:], 255 - obs[:, -1:]], axis=1)
+        assert np.array_equal(uploader.upload(obs, np.zeros(2, dtype=bool)).numpy(), obs)
+        assert uploader.is_stack
+
+
 def test_rollouts_from_uploaded_frames_are_the_same():
     rollouts = []
     for uploads in (False, True):
