@@ -4,6 +4,7 @@ Knows numbers and names only; no network, no environment, no algorithm.
 """
 
 import inspect
+import math
 import os
 from collections.abc import Callable, Container, Mapping
 from typing import Any, NamedTuple
@@ -86,6 +87,16 @@ def or_none(allowed: Allowed) -> Allowed:
     return Allowed(lambda value: value is None or allowed.holds(value), f"{allowed.words}, or be None")
 
 
+def or_infinite(allowed: Allowed) -> Allowed:
+    """
+    :param allowed: Some limits
+    :return: these and infinity, which is no limit
+    """
+    return Allowed(
+        lambda value: allowed.holds(value) or (_is_number(value) and value == math.inf), f"{allowed.words}, or be inf"
+    )
+
+
 def scheduled(allowed: Allowed) -> Allowed:
     """
     :param allowed: Some numbers
@@ -106,7 +117,7 @@ def scheduled(allowed: Allowed) -> Allowed:
 
 FLAG = Allowed(lambda value: isinstance(value, bool), "be True or False")
 SHARE = Allowed(lambda value: _is_number(value) and 0 <= value <= 1, "lie in [0, 1]")
-DISCOUNT = Allowed(lambda value: _is_number(value) and 0 < value <= 1, "lie in (0, 1]: it is a discount factor")
+DISCOUNT = Allowed(SHARE.holds, f"{SHARE.words}: it is a discount factor")
 SEED = or_none(whole(0, 2**32 - 1))
 VERBOSE = Allowed(lambda value: isinstance(value, int) and 0 <= value <= 2, "be 0, 1 or 2")
 WEIGHT = number(-LARGEST_WEIGHT, LARGEST_WEIGHT)

@@ -26,6 +26,7 @@ from sb3_snd.arguments import (
     check_names,
     checked,
     not_negative,
+    or_infinite,
     or_none,
     positive,
     scheduled,
@@ -44,15 +45,15 @@ ARGUMENTS = {
     "gamma": DISCOUNT,
     "gamma_int": DISCOUNT,
     "gae_lambda": SHARE,
-    "clip_range": scheduled(not_negative(LARGEST)),
-    "clip_range_vf": or_none(scheduled(positive(LARGEST))),
+    "clip_range": scheduled(or_infinite(not_negative(LARGEST))),
+    "clip_range_vf": or_none(scheduled(or_infinite(positive(LARGEST)))),
     "normalize_advantage": FLAG,
     "ent_coef": WEIGHT,
     "vf_coef": not_negative(LARGEST_WEIGHT),
-    "max_grad_norm": positive(LARGEST),
+    "max_grad_norm": or_infinite(positive(LARGEST)),
     "use_sde": FLAG,
     "sde_sample_freq": whole(-1),
-    "target_kl": or_none(positive(LARGEST)),
+    "target_kl": or_none(or_infinite(positive(LARGEST))),
     "stats_window_size": whole(1, 1_000_000),
     "tensorboard_log": PATH,
     "verbose": VERBOSE,
@@ -72,7 +73,7 @@ def check_discount(name: str, value: float) -> None:
     """
     :param name: Of the argument
     :param value: A discount factor
-    :raises ValueError: if it does not lie in (0, 1]
+    :raises ValueError: if it does not lie in [0, 1]
     """
     checked({name: value}, {name: DISCOUNT})
 

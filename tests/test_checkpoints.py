@@ -389,6 +389,20 @@ def test_resume_from_the_command_line(tmp_path, monkeypatch, capsys):
     assert PPOSND.load(runs[1] / "DeepSea-v0.zip", device="cpu").num_timesteps == 576
 
 
+def test_no_limit_and_no_future_are_resumed(tmp_path, monkeypatch, capsys):
+    (tmp_path / "own.yml").write_text("DeepSea-v0: {policy: MlpPolicy, n_timesteps: 64, max_grad_norm: .inf, gamma: 0}")
+    for n_steps in ("64", "128"):
+        options = zoo_run(tmp_path / "logs", "--resume", "--conf-file", tmp_path / "own.yml")
+        options[options.index("512")] = n_steps
+        monkeypatch.setattr(sys, "argv", ["train.py", *options])
+        zoo.train()
+    assert "--resume: goes on at step 64." in capsys.readouterr().out
+    folder = tmp_path / "logs" / "ppo_snd" / "DeepSea-v0_1"
+    assert "max_grad_norm\n    - .inf" in (folder / "DeepSea-v0" / "config.yml").read_text()
+    loaded = PPOSND.load(folder / "DeepSea-v0.zip", device="cpu")
+    assert (loaded.num_timesteps, loaded.max_grad_norm, loaded.gamma) == (128, float("inf"), 0)
+
+
 def test_episodes_of_emulators_begin_anew_and_the_log_says_so(tmp_path, monkeypatch, capsys):
     wrapper = "env_wrapper:{'sb3_snd.envs.AtariWrapper':{'frame_size':36,'max_episode_steps':20}}"
     sizes = ["-params", "n_envs:2", "n_steps:16", "batch_size:16", "n_epochs:1", wrapper]

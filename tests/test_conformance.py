@@ -198,8 +198,9 @@ def test_arguments_can_change_on_loading(tmp_path):
     assert buffer.gammas.tolist() == [0.8, 0.5] and buffer.coefs.tolist() == [7.0, 3.0] and buffer.buffer_size == 4
     with pytest.raises(ValueError, match="policy kwargs"):
         PPOSND.load(tmp_path / "model", policy_kwargs=dict(net_arch=[3]), device="cpu")
-    with pytest.raises(ValueError, match="gamma=0"):
-        PPOSND.load(tmp_path / "model", gamma=0, device="cpu")
+    with pytest.raises(ValueError, match="gamma=2"):
+        PPOSND.load(tmp_path / "model", gamma=2, device="cpu")
+    assert PPOSND.load(tmp_path / "model", gamma=0, gamma_int=0, device="cpu").rollout_buffer.gammas.tolist() == [0, 0]
 
 
 # --- parameters ---

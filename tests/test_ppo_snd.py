@@ -112,6 +112,31 @@ def test_int_coef_zero_gives_stock_advantages():
     assert samples[0].abs().max() > 1
 
 
+def test_returns_are_the_rewards_where_nothing_later_counts():
+    """Rewards are 10 n and (n + 1) / 100 in environment n; a time limit adds nothing to them."""
+    env = counting(truncated=True)
+    model = make(env, snd=FakeSND(env.observation_space, batch_size=16), gamma=0, gamma_int=0.0)
+    buffer = collect(model)
+    np.testing.assert_array_equal(buffer.rewards, np.tile(np.float32([[0, 0.01], [10, 0.02]]), (16, 1, 1)))
+    np.testing.assert_allclose(buffer.returns, buffer.rewards, atol=1e-5)
+
+
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+@pytest.mark.parametrize("name", ["max_grad_norm", "clip_range", "clip_range_vf", "target_kl"])
+@pytest.mark.filterwarnings("ignore:cuda_graphs=True")
+def test_a_limit_of_infinity_is_none(name, cuda_graphs, tmp_path):
+    """As in SB3, also when it is saved and loaded; a limit of 10^18, which nothing reaches here, does the same."""
+    if cuda_graphs and name == "target_kl":
+        cuda_graphs = False  # which has no early stopping
+    infinite, large = (make(counting(), cuda_graphs=cuda_graphs, **{name: limit}) for limit in (float("inf"), 1e18))
+    infinite.save(tmp_path / "model")
+    infinite = PPOSND.load(tmp_path / "model", counting(), "cpu")
+    for model in (infinite, large):
+        model.set_random_seed(1)
+        model.learn(64)
+    assert all(th.equal(a, b) for a, b in zip(infinite.policy.parameters(), large.policy.parameters(), strict=True))
+
+
 def test_rewards_of_both_streams_in_order():
     env = counting(3)
     buffer = collect(make(env, snd=FakeSND(env.observation_space, batch_size=16)))
@@ -336,8 +361,8 @@ def test_gsde():
     [
         (dict(snd="nope"), "Unknown target 'nope': the known ones are 'v', 'std', 'vic', 'rnd'"),
         (dict(snd_kwargs=dict(eta=-1)), "eta=-1 must be a number not below 0"),
-        (dict(gamma=0.0), r"gamma=0.0 must lie in \(0, 1\]"),
-        (dict(gamma_int=1.1), r"gamma_int=1.1 must lie in \(0, 1\]"),
+        (dict(gamma=-0.1), r"gamma=-0.1 must lie in \[0, 1\]"),
+        (dict(gamma_int=1.1), r"gamma_int=1.1 must lie in \[0, 1\]"),
         (dict(policy=PPO.policy_aliases["MlpPolicy"]), "needs a policy with one value a stream, not ActorCriticPolicy"),
         (dict(policy="CnnPolicy"), "CnnPolicy needs images"),
         (dict(snd=SND(spaces.Box(-1, 1, (2,)), device="cpu"), snd_kwargs=dict(eta=1)), "only goes with the name of a target"),
