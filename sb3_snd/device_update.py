@@ -14,11 +14,12 @@ from stable_baselines3.common.utils import explained_variance
 from torch.nn import functional as F
 
 from sb3_snd.buffers import StreamRolloutBuffer
-from sb3_snd.faults import NonFiniteError
+from sb3_snd.faults import check_gradients, check_terms
 from sb3_snd.graphs import Replay, Tensors, optimizer_state, recorded_updates, unchecked_distributions
 from sb3_snd.preprocessing import map_obs
 
 TERMS = ("entropy_loss", "policy_gradient_loss", "value_loss", "approx_kl", "clip_fraction", "loss")
+READ = (*TERMS, "gradient_norm")  # the last is not logged
 
 
 class DeviceUpdate:
@@ -80,7 +81,7 @@ class DeviceUpdate:
         One step of the optimiser.
 
         :param rows: Of the buffer's store, ``(B,)`` int64
-        :return: ``TERMS``, ``(6,)`` float32
+        :return: ``READ``, ``(7,)`` float32
         """
         model, policy = self.model, self.model.policy
         observations = map_obs(lambda store: store.read(rows), self._buffer.store)
@@ -105,17 +106,19 @@ class DeviceUpdate:
         entropy_loss = log_prob.mean() if entropy is None else -entropy.mean()
         loss = policy_loss + model.ent_coef * entropy_loss + model.vf_coef * value_loss
 
-        policy.optimizer.zero_grad()
-        loss.backward()
-        th.nn.utils.clip_grad_norm_(policy.parameters(), model.max_grad_norm)
-        policy.optimizer.step()
         with th.no_grad():
             approx_kl = ((ratio - 1) - log_ratio).mean()
             clip_fraction = ((ratio - 1).abs() > self._clip_range).float().mean()
             terms = th.stack((entropy_loss, policy_loss, value_loss, approx_kl, clip_fraction, loss))
+
+        policy.optimizer.zero_grad()
+        loss.backward()
+        norm = th.nn.utils.clip_grad_norm_(policy.parameters(), model.max_grad_norm)
+        check_gradients(policy, "PPO", dict(zip(TERMS, terms, strict=True)), norm)
+        policy.optimizer.step()
         # What the policy keeps of it would keep this step's gradient graph alive within the next
         policy.action_dist.__dict__.pop("distribution", None)
-        return (terms,)
+        return (th.cat((terms, norm.view(1))),)
 
     def train(self) -> None:
         """All epochs over the rollout in the buffer; logs what ``PPO.train`` logs."""
@@ -134,12 +137,11 @@ class DeviceUpdate:
             for epoch in self._epochs():
                 terms.append(th.stack([step(rows)[0] for rows in epoch]))
                 model._n_updates += 1
-        table = th.stack(terms).cpu().numpy()  # (n_epochs, minibatches, 6)
-        if not np.isfinite(table).all():
-            name = TERMS[int(np.argwhere(~np.isfinite(table))[0, 2])]
-            raise NonFiniteError(f"PPO's {name!r}", float("nan"), poisoned=True)
+        table = th.stack(terms).cpu().numpy()  # (n_epochs, minibatches, 7)
+        for row in table.reshape(-1, len(READ)):
+            check_terms(dict(zip(READ, row, strict=True)), "PPO", poisoned=True)
 
-        for name, column in zip(TERMS, table.transpose(2, 0, 1), strict=True):
+        for name, column in zip(TERMS, table.transpose(2, 0, 1)[:-1], strict=True):
             value = column[-1].mean() if name == "approx_kl" else column[-1, -1] if name == "loss" else column.mean()
             logger.record(f"train/{name}", float(value))
         variance = explained_variance(self._buffer.values.flatten(), self._buffer.returns.flatten())

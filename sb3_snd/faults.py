@@ -1,6 +1,6 @@
 """What can go wrong in a run: numbers that are none, memory or disk that is full, workers that die; each told in one sentence.
 
-Knows numbers and error types; no algorithm, no command line.
+Knows numbers, error types and whether a call is being recorded; no algorithm, no command line.
 """
 
 import errno
@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch as th
 from torch import nn
+
+from sb3_snd.graphs import is_recording
 
 
 class NonFiniteError(ValueError):
@@ -49,21 +51,34 @@ def check_terms(terms: dict[str, Any], owner: str, poisoned: bool) -> None:
             raise NonFiniteError(f"{owner}'s {name!r}", float(term), poisoned)
 
 
-def check_gradients(net: nn.Module, owner: str, terms: dict[str, Any] | None = None) -> None:
+def gradient_norm(net: nn.Module) -> th.Tensor:
     """
-    To be called before an optimiser's step. One reading of the device.
+    :param net: Whose gradients
+    :return: norm of all of them together, a scalar on their device
+    """
+    return th.nn.utils.get_total_norm([weight.grad for weight in net.parameters() if weight.grad is not None])
+
+
+def check_gradients(net: nn.Module, owner: str, terms: dict[str, Any] | None = None, norm: th.Tensor | None = None) -> None:
+    """
+    To be called before an optimiser's step. One reading of the device, but none while the call is being recorded: a
+    recorded call has to return the norm, which is looked at later.
 
     :param net: Whose gradients
     :param owner: What the loss belongs to
     :param terms: Of the loss, which are named first if one of them is not finite
+    :param norm: :func:`gradient_norm`, where it is there already
     :raises NonFiniteError: if one is infinite or no number
     """
-    gradients = {name: weight.grad for name, weight in net.named_parameters() if weight.grad is not None}
-    total = float(th.nn.utils.get_total_norm(gradients.values()))
+    if is_recording():
+        return
+    total = float(gradient_norm(net) if norm is None else norm)
     if not np.isfinite(total):
-        check_terms(terms or {}, owner, poisoned=False)
+        poisoned = not all(weight.isfinite().all() for weight in net.parameters())  # by a recorded step before
+        check_terms(terms or {}, owner, poisoned)
+        gradients = {name: weight.grad for name, weight in net.named_parameters() if weight.grad is not None}
         name = next((name for name, gradient in gradients.items() if not gradient.isfinite().all()), "all of it")
-        raise NonFiniteError(f"the gradient of {owner}'s loss in {name}", total)
+        raise NonFiniteError(f"the gradient of {owner}'s loss in {name}", total, poisoned)
 
 
 def describe(error: BaseException, memory: Callable[[], dict[str, int]]) -> str | None:

@@ -24,6 +24,15 @@ def can_record(device: th.device) -> bool:
     return device.type == "cuda"
 
 
+def is_recording() -> bool:
+    """
+    Whether the call that is under way is being recorded. Nothing in it may be read on the host: it is not executed.
+
+    :return: whether it is
+    """
+    return th.cuda.is_available() and th.cuda.is_current_stream_capturing()
+
+
 def warm_up(function: Callable[..., Tensors], inputs: Sequence[th.Tensor], stream: Any) -> Tensors:
     """
     One call beside the stream at work, as a recording demands of what goes before it.

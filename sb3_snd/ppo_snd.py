@@ -72,8 +72,8 @@ class PPOSND(PPO):
     :param precision: What the convolutions of the paper's nets compute in: ``"auto"``, ``"bfloat16"`` or ``"float32"``, see
         :func:`~sb3_snd.hardware.resolve_precision`. Without SND ``"auto"`` is PPO as it is
     :param cuda_graphs: Whether acting and both updates are recorded once and replayed: on CUDA and with a fused optimiser,
-        which nets for images have. The same algorithm up to rounding. PPO's and SND's updates then only wait for the device
-        at their ends, so ``target_kl`` is refused
+        which nets for images have. The same algorithm up to rounding. Recorded updates only wait for the device at their
+        ends, where all losses and gradients are looked at, so ``target_kl`` is refused
     :param kwargs: Further arguments of PPO, by name
     :raises ValueError: for a value out of its range, an unknown target, or an observation space that no target can take
     """
@@ -160,7 +160,7 @@ class PPOSND(PPO):
         if self.precision != "float32" and (two or self.precision != "auto"):
             set_precision(self.policy, precision)
         self.policy.optimizer.register_load_state_dict_post_hook(match_layout)
-        if not self.cuda_graphs:  # a recording cannot ask
+        if not self.cuda_graphs:  # the update on the device looks by itself
             self.policy.optimizer.register_step_pre_hook(functools.partial(_check_before_step, self.policy))
         self._store_frames_once()
 

@@ -18,7 +18,7 @@ from stable_baselines3.common.utils import FloatSchedule, get_device, update_lea
 from torch import nn
 
 from sb3_snd.arguments import FLAG, LARGEST, MOST_EPOCHS, checked, not_negative, or_none, positive, scheduled, whole
-from sb3_snd.faults import check_gradients, check_terms
+from sb3_snd.faults import check_gradients, check_terms, gradient_norm
 from sb3_snd.graphs import Replay, Tensors, optimizer_state, recorded_updates
 from sb3_snd.hardware import PRECISION, check_device, resolve_precision
 from sb3_snd.preprocessing import FrameReader, map_obs
@@ -51,6 +51,7 @@ DEFAULTS = {"learning_rate": 1e-4, "batch_size": None, "n_epochs": 1, "norm_rewa
 #: settings that a file holds; precision depends on the machine
 SAVED_SETTINGS = ("eta", "learning_rate", "batch_size", "n_epochs", "norm_reward")
 GIVEN = ("self", "observation_space", "target", "device")  # arguments that snd_kwargs cannot hold
+GRADIENT_NORM = "gradient_norm"  # a term that every update returns and nobody logs
 SPARE_FRAMES = 16  # for the last observations of episodes in minibatches of fixed shape; one for 16 transitions, if more
 
 
@@ -390,19 +391,21 @@ class SND(nn.Module):
         self.optimizer.zero_grad()  # their room is needed elsewhere
         means = dict(zip(self._names, (total / n_batches).tolist(), strict=True))
         check_terms(means, "SND", poisoned=True)
+        del means[GRADIENT_NORM]
         return means
 
     def _update(self, frames: th.Tensor, next_index: th.Tensor) -> Tensors:
-        """:return: all terms of a minibatch's loss, ``(n_terms,)``, after the step that they led to"""
+        """:return: all terms of a minibatch's loss and the norm of its gradient, ``(n_terms + 1,)``, after the step"""
         assert self._batch is not None
         terms = self._terms(self._batch._replace(frames=frames, next_index=next_index))
         self.optimizer.zero_grad()
         terms["loss"].backward()
-        if not self.fixed_shapes:  # a recording cannot ask
-            check_gradients(self, "SND", {name: term.detach() for name, term in terms.items()})
+        terms = {name: term.detach() for name, term in terms.items()}
+        norm = gradient_norm(self)
+        check_gradients(self, "SND", terms, norm)
         self.optimizer.step()
-        self._names = list(terms)
-        return (th.stack([term.detach() for term in terms.values()]),)
+        self._names = [*terms, GRADIENT_NORM]
+        return (th.stack([*terms.values(), norm]),)
 
     def _state(self) -> Iterator[Any]:
         yield from self._memory

@@ -14,9 +14,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from sb3_snd import PPOSND, SND, graphs
+from sb3_snd import PPOSND, SND, faults, graphs
+from sb3_snd.faults import NonFiniteError
 from sb3_snd.graphs import MAX_SHAPES, WARM_UP, Replay
+from sb3_snd.policies import CnnPolicy
 from sb3_snd.ppo_snd import PPO
+from sb3_snd.targets import TARGETS
 from sb3_snd.type_aliases import Rollout
 
 pytestmark = pytest.mark.filterwarnings("ignore:cuda_graphs=True")
@@ -35,7 +38,9 @@ def recordings(monkeypatch):
             results.append(function(*arguments))
             return results[0]
 
-        traced = make_fx(once)(*inputs)  # which executes it, as a real recording would not
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(faults, "is_recording", lambda: True)
+            traced = make_fx(once)(*inputs)  # which executes it, as a real recording would not
         recorded.append(traced)
         return th.no_grad()(lambda: results.pop() if results else traced(*inputs))
 
@@ -245,6 +250,116 @@ def test_an_update_that_is_not_finite_ends_in_one_sentence():
     model.rollout_buffer.returns[:] = np.nan
     with pytest.raises(ValueError, match="PPO's 'value_loss' is nan: lower learning_rate"):
         model.train()
+
+
+def cusp(frames, weight):
+    """0 for all frames; its derivative is no number for white ones, as the root has none at 0."""
+    return 0 * ((255 - frames.float().amax()) * weight).sqrt()
+
+
+class CuspPolicy(CnnPolicy):
+    def evaluate_actions(self, obs, actions):
+        values, log_prob, entropy = super().evaluate_actions(obs, actions)
+        return values + cusp(obs, self.value_net.weight.square().mean()), log_prob, entropy
+
+
+class CuspTarget(TARGETS["vic"]):
+    def loss(self, batch, learner):
+        terms = super().loss(batch, learner)
+        terms["loss"] = terms["loss"] + cusp(255 * batch.frames, terms["distill"])
+        return terms
+
+
+def overflow(model, part):
+    """
+    An update whose last minibatch has a finite loss and a gradient that is no number.
+
+    :return: the error, and whether policy and SND are as before
+    """
+    nets = {"policy": model.policy, "snd": model.snd}
+    before = {name: [value.clone() for value in net.state_dict().values()] for name, net in nets.items()}
+    if part == "policy":
+        model.rollout_buffer.store._frames.fill_(255)
+        call = model.train
+    else:
+        rollout = model.rollout_buffer.rollout(model._last_obs)
+        rollout.observations[-1] = 255
+
+        def call():
+            model.snd.train_on_rollout(rollout)
+
+    with pytest.raises(NonFiniteError) as caught:
+        call()
+    same = {name: all(map(th.equal, before[name], net.state_dict().values())) for name, net in nets.items()}
+    return caught.value, same[part]
+
+
+def make_cusp(part, policy=CuspPolicy, **kwargs):
+    parts = {"policy": dict(policy=policy), "snd": dict(policy="CnnPolicy", snd=CuspTarget)}[part]
+    kwargs = {**parts, **kwargs}
+    small = dict(features_extractor_kwargs=dict(features_dim=8, width=4))
+    kwargs["policy_kwargs"] = {**small, **kwargs.get("policy_kwargs", {})}
+    snd_kwargs = dict(batch_size=16, features_dim=8, target_width=4, learner_width=4)
+    sizes = dict(n_steps=4, batch_size=16, n_epochs=1, steps=4 * 4 * (WARM_UP + 1))
+    return train(True, snd_kwargs=snd_kwargs, **{**sizes, **kwargs})
+
+
+@pytest.mark.parametrize("part", ["policy", "snd"])
+def test_a_gradient_that_overflows_in_a_recorded_update_is_seen_at_its_end(part, recordings):
+    model = make_cusp(part)
+    assert len(recordings) == 3
+    error, same = overflow(model, part)
+    owner = {"policy": "PPO", "snd": "SND"}[part]
+    assert str(error).startswith(f"{owner}'s 'gradient_norm' is nan: lower learning_rate") and error.poisoned and not same
+    assert "snd/gradient_norm" not in model.logger.name_to_value
+
+
+@pytest.mark.usefixtures("recordings")
+def test_nets_that_a_recorded_update_has_poisoned_are_told_by_one_that_is_not():
+    """Minibatches of 7, 7 and 2: in the third rollout the first is replayed and the last one still warms up."""
+    model = make_cusp("policy", snd=None, batch_size=7, steps=2 * 4 * 4)
+    model.rollout_buffer.store._frames.fill_(255)
+    with pytest.raises(NonFiniteError, match="PPO's 'entropy_loss' is nan") as caught:
+        model.train()
+    assert caught.value.poisoned
+
+
+def no_recording(patch):
+    patch.setattr(graphs, "can_record", lambda _: False)
+
+
+def failing_recording(patch):
+    def record(*_):
+        raise RuntimeError("no")
+
+    patch.setattr(graphs, "record", record)
+
+
+class Sgd(th.optim.SGD):
+    """Not fused."""
+
+    def __init__(self, parameters, lr, **_):
+        super().__init__(parameters, lr)
+
+
+@pytest.mark.parametrize("part", ["policy", "snd"])
+@pytest.mark.parametrize("why", [no_recording, failing_recording, "not fused", "warming up"])
+@pytest.mark.usefixtures("recordings")
+def test_where_nothing_is_recorded_a_gradient_that_overflows_changes_nothing(why, part, monkeypatch):
+    """On a CPU, where the recording fails, for other optimisers, and in the first updates."""
+    kwargs = {}
+    if callable(why):
+        why(monkeypatch)
+    elif why == "not fused":
+        if part == "snd":
+            monkeypatch.setattr("sb3_snd.snd.th.optim.Adam", Sgd)
+        kwargs["policy_kwargs"] = dict(optimizer_class=Sgd)
+    else:
+        monkeypatch.setattr(graphs, "WARM_UP", 99)
+    model = make_cusp(part, **kwargs)
+    error, same = overflow(model, part)
+    owner = {"policy": "PPO", "snd": "SND"}[part]
+    assert f"the gradient of {owner}'s loss in" in str(error) and not error.poisoned and same
 
 
 def test_nothing_of_the_update_stays_in_the_policy():
