@@ -261,6 +261,12 @@ class StreamMonitor(BaseCallback):
             self._returns[idx], self._lengths[idx] = 0, 0
         return True
 
+    def on_logs_cut(self) -> None:
+        """The end of both files was cut off while they were open."""
+        for file in (self._writer and self._writer.file_handler, self._progress and self._progress.file):
+            if file:
+                file.seek(0, 2)
+
     def on_new_episodes(self) -> None:
         """A checkpoint could not bring back the episodes under way: they are as if they had never begun."""
         self._returns[:], self._lengths[:] = 0, 0

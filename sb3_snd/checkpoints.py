@@ -77,7 +77,8 @@ class RunCheckpoint(BaseCallback):
     of all random generators (Python, numpy, PyTorch on CPU and CUDA). Evaluation environments are not among it. The newest
     three are kept.
 
-    A run that is asked to stop within a rollout drops that rollout: its checkpoint is the rollout's beginning.
+    A run that is asked to stop within a rollout drops that rollout: its checkpoint is the rollout's beginning, and log files
+    are cut back to it at once.
 
     For on-policy algorithms. It has to be the last of the callbacks.
 
@@ -192,12 +193,16 @@ class RunCheckpoint(BaseCallback):
         return self.save() if self.model.num_timesteps > 0 else None
 
     def _rewind(self) -> None:
-        """Back to the rollout's beginning."""
+        """Back to the rollout's beginning, log files included."""
         set_plain_state(self.model, pickle.loads(self._beginning["model"]))
         snd = find_snd(self.model)
         for name, buffer in self._beginning["buffers"].items():
             assert snd is not None
             snd.get_buffer(name).copy_(buffer)
+        cut_logs(self.folder, pickle.loads(self._beginning["rest"])["logs"])
+        for callback in self._others():
+            if hasattr(callback, "on_logs_cut"):
+                callback.on_logs_cut()
 
     def save(self) -> Path:
         """

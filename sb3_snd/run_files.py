@@ -63,7 +63,8 @@ def log_sizes(folder: Path, tensorboard: str | None) -> dict[str, int]:
 
 def cut_logs(folder: Path, sizes: dict[str, int]) -> None:
     """
-    Cut off what was written after a checkpoint; TensorBoard's files that were begun since are removed.
+    Cut off, in place, what was written after a checkpoint; TensorBoard's files that were begun since are removed. Whoever has
+    one of the CSV files open has to seek to its end before the next line.
 
     :param folder: Of the run
     :param sizes: From :func:`log_sizes`
@@ -71,8 +72,7 @@ def cut_logs(folder: Path, sizes: dict[str, int]) -> None:
     for name in LOGS:
         if name in sizes and (folder / name).exists():
             lines = (folder / name).read_bytes().splitlines(keepends=True)[: sizes[name]]
-            with written_whole(folder / name) as file:
-                file.writelines(lines)
+            os.truncate(folder / name, sum(map(len, lines)))
     known = {folder / name: size for name, size in sizes.items() if name not in LOGS}
     for place in {path.parent for path in known}:
         for path in _events(place):

@@ -210,8 +210,41 @@ def test_asked_to_stop_within_a_rollout(tmp_path):
         half = train(tmp_path / "stopped", stop=stop, step=340, what=lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert stop.received == signal.SIGTERM and half.num_timesteps == 320
     assert checkpoints.checkpoints(tmp_path / "stopped")[0].name == "rl_model_320_steps.zip"
+    assert_same_logs_up_to(320, tmp_path / "whole", tmp_path / "stopped")
     other = train(tmp_path / "stopped")
     assert_same_run(tmp_path / "whole", tmp_path / "stopped", model, other)
+
+
+def assert_same_logs_up_to(step, whole, folder):
+    """Each episode has five steps in this environment, so 320 steps are 64 episodes and five rollouts."""
+    episodes = rows(whole / "monitor.csv", "t")
+    assert rows(folder / "monitor.csv", "t") == episodes[: step // 5] != episodes
+    logged, expected = rows(folder / "progress.csv"), rows(whole / "progress.csv")
+    assert 5 <= len(logged) < len(expected) and logged == expected[: len(logged)]
+    before = {tag: [value for value in values if value[0] <= step] for tag, values in events(whole).items()}
+    assert events(folder) == {tag: values for tag, values in before.items() if values}
+
+
+def test_a_fault_within_a_rollout_leaves_the_logs_of_the_checkpoint(tmp_path):
+    """Training that is continued in the same process then appends to them."""
+    th.set_num_threads(1)
+
+    def fail():
+        raise RuntimeError("broken")
+
+    monitor = StreamMonitor(tmp_path, "DeepSea-v0")
+    env = make_vec_env("DeepSea-v0", 4, seed=5, env_kwargs={"size": 5})
+    model = PPOSND("MlpPolicy", env, **SIZES)
+    callbacks = [Until(84, fail), monitor]
+    callbacks.append(RunCheckpoint(tmp_path, 0, callbacks, IDENTITY))
+    with pytest.raises(RuntimeError, match="broken"):
+        model.learn(128, callback=callbacks)
+    assert len(rows(tmp_path / "monitor.csv")) == 16  # 20 of 64 steps and of 16 more had ended
+    callbacks[-1].save_after_fault()
+    assert len(rows(tmp_path / "monitor.csv")) == 12 and len(rows(tmp_path / "progress.csv")) == 1
+    model.learn(64, callback=callbacks[1:], reset_num_timesteps=False)
+    assert len(rows(tmp_path / "progress.csv")) == 2
+    assert b"\0" not in (tmp_path / "monitor.csv").read_bytes() + (tmp_path / "progress.csv").read_bytes()
 
 
 def test_a_second_signal_acts_as_ever():
