@@ -192,7 +192,8 @@ class StreamMonitor(BaseCallback):
     """
     Writes ``monitor.csv`` as SB3's ``Monitor`` does, with two more columns: ``r`` is the environment's own score, ``r_ext``
     the return of the rewards the learner saw (before ``VecNormalize`` scaled them), ``r_int`` the intrinsic return. ``l``
-    counts the agent's steps. What the logger records goes to ``progress.csv`` beside it.
+    counts the agent's steps. What the logger records goes to ``progress.csv`` beside it, and among it, as SB3's off-policy
+    algorithms have it, ``time/episodes``, the number of finished episodes: it tells which rollout each of them ended in.
 
     :param folder: Existing folder of the run
     :param env_id: Written to the file's header
@@ -207,6 +208,7 @@ class StreamMonitor(BaseCallback):
         self._returns = np.zeros((0, 2))
         self._lengths = np.zeros(0, dtype=np.int64)
         self._start = 0.0
+        self._n_episodes = 0  # lines of the file
         self._normalizer: VecNormalize | None = None  # of the rewards, below the intrinsic one
         self._writer: ResultsWriter | None = None
         self._progress: CSVOutputFormat | None = None
@@ -233,6 +235,7 @@ class StreamMonitor(BaseCallback):
                 override_existing=not goes_on,
             )
             self._progress = ContinuedCSV(str(progress)) if goes_on else CSVOutputFormat(str(progress))
+            self._count_episodes()
         if self._progress not in self.logger.output_formats:
             self.logger.output_formats.append(self._progress)
 
@@ -259,13 +262,22 @@ class StreamMonitor(BaseCallback):
                 }
             )
             self._returns[idx], self._lengths[idx] = 0, 0
+            self._n_episodes += 1
         return True
+
+    def _on_rollout_end(self) -> None:
+        self.logger.record("time/episodes", self._n_episodes, exclude="tensorboard")
 
     def on_logs_cut(self) -> None:
         """The end of both files was cut off while they were open."""
         for file in (self._writer and self._writer.file_handler, self._progress and self._progress.file):
             if file:
                 file.seek(0, 2)
+        self._count_episodes()
+
+    def _count_episodes(self) -> None:
+        with open(self.folder / "monitor.csv", "rb") as file:
+            self._n_episodes = sum(1 for _ in file) - 2  # without the header and the names of the columns
 
     def on_new_episodes(self) -> None:
         """A checkpoint could not bring back the episodes under way: they are as if they had never begun."""

@@ -116,9 +116,12 @@ def everything(model):
     return tensors, (model.num_timesteps, model._n_updates, [episode["r"] for episode in model.ep_info_buffer])
 
 
+def all_rows(path):
+    return list(csv.DictReader(line for line in path.read_text().splitlines() if not line.startswith("#")))
+
+
 def rows(path, *without):
-    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
-    return [{k: v for k, v in row.items() if k not in without and not k.startswith("time/")} for row in csv.DictReader(lines)]
+    return [{k: v for k, v in row.items() if k not in without and not k.startswith("time/")} for row in all_rows(path)]
 
 
 def events(folder):
@@ -213,6 +216,8 @@ def test_asked_to_stop_within_a_rollout(tmp_path):
     assert_same_logs_up_to(320, tmp_path / "whole", tmp_path / "stopped")
     other = train(tmp_path / "stopped")
     assert_same_run(tmp_path / "whole", tmp_path / "stopped", model, other)
+    finished = {row["time/total_timesteps"]: row["time/episodes"] for row in all_rows(tmp_path / "stopped" / "progress.csv")}
+    assert [int(finished[str(64 * k)]) for k in range(1, 11)] == [4 * (16 * k // 5) for k in range(1, 11)]
 
 
 def assert_same_logs_up_to(step, whole, folder):
@@ -242,6 +247,7 @@ def test_a_fault_within_a_rollout_leaves_the_logs_of_the_checkpoint(tmp_path):
     assert len(rows(tmp_path / "monitor.csv")) == 16  # 20 of 64 steps and of 16 more had ended
     callbacks[-1].save_after_fault()
     assert len(rows(tmp_path / "monitor.csv")) == 12 and len(rows(tmp_path / "progress.csv")) == 1
+    assert monitor._n_episodes == 12
     model.learn(64, callback=callbacks[1:], reset_num_timesteps=False)
     assert len(rows(tmp_path / "progress.csv")) == 2
     assert b"\0" not in (tmp_path / "monitor.csv").read_bytes() + (tmp_path / "progress.csv").read_bytes()

@@ -148,6 +148,36 @@ def test_learning_curve_by_hand():
     assert std.tolist() == [1.0, 1.0, 1.0, 0.0]
 
 
+def test_steps_of_episodes_by_hand(tmp_path):
+    """
+    Rollouts of 40 steps. Two episodes end in the first, none in the second, where those under way are dropped, and three in
+    the third; the log does not know the last one yet.
+    """
+    lengths = [10, 20, 30, 5, 15, 8]
+    folder = write_run(tmp_path, episodes=[(0.0, length, 0.0) for length in lengths])
+    progress = folder / "progress.csv"
+    progress.write_text("time/episodes,time/total_timesteps\n2,40\n2,80\n5,120\n")
+    run = read_run(folder)
+    steps = [round(40 * 10 / 30), 40, 80 + 40 * 30 / 50, 80 + 40 * 35 / 50, 120, 120]
+    assert run.n_steps == 120 and run.curve.width == 1
+    assert (np.flatnonzero(run.curve.counts) + 1).tolist() == sorted(set(steps)) and run.curve.counts[119] == 2
+    progress.write_text("time/episodes,time/total_timesteps\n,40\n,80\n5,160\n")  # an earlier version began the run
+    assert np.flatnonzero(read_run(folder).curve.counts[:160]).tolist() == [19, 59, 119, 129, 159]  # twice the lengths
+    for text in ("time/total_timesteps\n120\n", "time/episodes,time/total_timesteps\n7,120\n"):  # of another run
+        progress.write_text(text)
+        assert (np.flatnonzero(read_run(folder).curve.counts) + 1).tolist() == np.cumsum(lengths).tolist()
+
+
+def test_lines_that_stand_for_several_episodes(tmp_path):
+    """Three episodes of mean 1 and one of 5: mean 2, four episodes."""
+    folder = tmp_path / "ppo" / f"{ENV}_1"
+    folder.mkdir(parents=True)
+    (folder / "monitor.csv").write_text("#{}\nr,l,t,r_ext,n,steps\n10,30,0,1,3,50\n20,10,0,5,1,64\n")
+    run = read_run(folder)
+    assert (run.n_steps, run.n_episodes, run.mean_reward, run.mean_score, run.highest_score) == (64, 4, 2.0, 12.5, 20.0)
+    assert run.curve.counts[[49, 63]].tolist() == [3, 1] and run.curve.sums[[49, 63], REWARD].tolist() == [3.0, 5.0]
+
+
 PROGRESS = "exploration/places,time/total_timesteps\n"
 
 

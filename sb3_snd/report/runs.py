@@ -15,6 +15,7 @@ import numpy as np
 from sb3_snd.extras import require
 
 REWARD, SCORE = 0, 1  # columns of a curve: the rewards that the learner saw, the environment's own
+COLUMNS = ("r", "l", "t", "r_ext", "n", "steps")  # of a monitor file
 MAX_BINS = 512  # of a stored curve, at least half as many where the run is long enough
 
 
@@ -50,7 +51,7 @@ class Run(NamedTuple):
     algo: str
     env_id: str
     folder: Path
-    n_steps: int  # of its finished episodes
+    n_steps: int  # at the end of its last finished episode
     n_episodes: int
     mean_reward: float  # over all training episodes
     mean_score: float
@@ -112,23 +113,68 @@ def read_run(folder: Path) -> Run | Skipped:
     episodes = tables[0] if len(tables) == 1 else pandas.concat(tables).sort_values("t")
     if episodes.empty:
         return Skipped(folder, "no episode has ended yet")
-    lengths, scores = episodes["l"].to_numpy(np.int64), episodes["r"].to_numpy()
+    scores = episodes["r"].to_numpy()
     rewards = episodes["r_ext"].to_numpy() if "r_ext" in episodes else scores
-    values = np.stack([rewards, scores], axis=1)  # (n_episodes, 2)
-    steps = lengths.cumsum()
+    values = np.stack([rewards, scores], axis=1)  # (n_rows, 2)
+    counts = episodes["n"].to_numpy(np.int64) if "n" in episodes else np.ones(len(episodes), np.int64)
+    steps = episode_steps(episodes, folder / "progress.csv")
     return Run(
         algo=folder.parent.name,
         env_id=env_id or folder.name.rpartition("_")[0],
         folder=folder,
         n_steps=int(steps[-1]),
-        n_episodes=len(steps),
-        mean_reward=float(rewards.mean()),
-        mean_score=float(scores.mean()),
+        n_episodes=int(counts.sum()),
+        mean_reward=float(np.average(rewards, weights=counts)),
+        mean_score=float(np.average(scores, weights=counts)),
         highest_score=float(scores.max()),
-        curve=bin_episodes(steps, values),
+        curve=bin_episodes(steps, values, counts),
         remark="; ".join(remarks),
         places=read_places(folder / "progress.csv"),
     )
+
+
+def episode_steps(episodes, progress: Path) -> np.ndarray:  # type: ignore[no-untyped-def]  # pandas is an extra
+    """
+    Where episodes were dropped, as those under way are when emulators begin anew, their lengths do not add up to the steps
+    of the run. The log tells how many had ended after each rollout, so within a rollout their lengths are stretched to its
+    steps. Episodes before the first such line are stretched up to it, and those after the last one end with it.
+
+    :param episodes: From :func:`read_monitor`
+    :param progress: A log of SB3's, as CSV
+    :return: steps of the run at the end of each episode, ``(n,)`` int64: the column ``steps`` where there is one, those of the
+        log with ``time/episodes``, or the summed lengths
+    """
+    if "steps" in episodes:
+        return episodes["steps"].to_numpy(np.int64)
+    summed = episodes["l"].to_numpy(np.int64).cumsum()
+    ended, steps = np.pad(read_columns(progress, "time/episodes", "time/total_timesteps"), ((1, 0), (0, 0))).T
+    rollouts = np.searchsorted(ended, np.arange(1, len(summed) + 1))  # which each of them ended in; 0 is before the first one
+    if len(ended) == 1 or ended[-1] > len(summed):  # no such line, or the files do not belong together
+        return summed
+    logged = rollouts < len(ended)
+    after = rollouts[logged]
+    at = np.concatenate([[0], summed])[ended.astype(np.int64)]  # summed lengths after each rollout
+    share = (summed[logged] - at[after - 1]) / (at[after] - at[after - 1])
+    result = np.full(len(summed), steps[-1])
+    result[logged] = steps[after - 1] + share * (steps[after] - steps[after - 1])
+    return np.round(result).astype(np.int64)
+
+
+def read_columns(path: Path, *names: str) -> np.ndarray:
+    """
+    :param path: A log of SB3's, as CSV
+    :param names: Columns
+    :return: the lines that have all of them, ``(n, len(names))`` float64, ``n`` = 0 where there is no such file or column
+    """
+    import pandas
+
+    try:
+        table = pandas.read_csv(path, usecols=lambda name: name in names, dtype=np.float64)
+    except (OSError, ValueError, pandas.errors.ParserError):  # there is none, or it is broken: the monitor file is what counts
+        return np.zeros((0, len(names)))
+    if set(table.columns) != set(names):
+        return np.zeros((0, len(names)))
+    return table[list(names)].dropna().to_numpy()
 
 
 def read_places(path: Path) -> np.ndarray:
@@ -137,16 +183,7 @@ def read_places(path: Path) -> np.ndarray:
     :return: steps and distinct places, ``(n, 2)``, at most ``MAX_BINS`` of them with the last among them; ``(0, 2)`` where
         nothing was counted
     """
-    import pandas
-
-    names = ["time/total_timesteps", "exploration/places"]
-    try:
-        table = pandas.read_csv(path, usecols=lambda name: name in names, dtype=np.float64)
-    except (OSError, ValueError, pandas.errors.ParserError):  # there is none, or it is broken: the monitor file is what counts
-        return np.zeros((0, 2))
-    if set(table.columns) != set(names):
-        return np.zeros((0, 2))
-    values = table[names].dropna().to_numpy()
+    values = read_columns(path, "time/total_timesteps", "exploration/places")
     return values[:: -(len(values) // MAX_BINS + 1)][::-1]
 
 
@@ -154,7 +191,8 @@ def read_monitor(path: Path):  # type: ignore[no-untyped-def]  # pandas is an ex
     """
     One file of those that SB3's ``load_results`` reads, which takes a line for whole that was cut off within its last number.
 
-    :param path: A monitor file of SB3 or of ``StreamMonitor``
+    :param path: A monitor file of SB3 or of ``StreamMonitor``, or one that was thinned: there a line stands for ``n`` episodes
+        with their mean rewards and summed lengths, the last of which ended at ``steps``
     :return: its header, a table of the finished episodes, and a remark on lines that were left out
     :raises ValueError: if it is no monitor file
     """
@@ -172,7 +210,7 @@ def read_monitor(path: Path):  # type: ignore[no-untyped-def]  # pandas is an ex
         header = json.loads(first[1:])
     except ValueError as error:
         raise ValueError("the header cannot be read") from error
-    table = pandas.read_csv(path, skiprows=1, usecols=lambda name: name in ("r", "l", "t", "r_ext"), dtype=np.float64)
+    table = pandas.read_csv(path, skiprows=1, usecols=lambda name: name in COLUMNS, dtype=np.float64)
     missing = {"r", "l", "t"} - set(table.columns)
     if missing:
         raise ValueError(f"column {sorted(missing)[0]!r} is missing")
@@ -184,10 +222,11 @@ def read_monitor(path: Path):  # type: ignore[no-untyped-def]  # pandas is an ex
     return header, table, f"{path.name}: {left_out} incomplete line{'s' * (left_out > 1)} left out" if left_out else ""
 
 
-def bin_episodes(steps: np.ndarray, values: np.ndarray) -> Curve:
+def bin_episodes(steps: np.ndarray, values: np.ndarray, counts: np.ndarray | None = None) -> Curve:
     """
     :param steps: At the end of each episode, ``(n,)``, ascending
     :param values: ``(n, 2)``
+    :param counts: How many episodes each of them stands for, ``(n,)``; None: one
     :return: their curve
     """
     width = 1
@@ -195,5 +234,6 @@ def bin_episodes(steps: np.ndarray, values: np.ndarray) -> Curve:
         width *= 2
     index = (steps - 1) // width
     n_bins = int(index[-1]) + 1
-    sums = np.stack([np.bincount(index, weights=column, minlength=n_bins) for column in values.T], axis=1)
-    return Curve(width, sums, np.bincount(index, minlength=n_bins))
+    counts = np.ones(len(steps), np.int64) if counts is None else counts
+    sums = np.stack([np.bincount(index, weights=column * counts, minlength=n_bins) for column in values.T], axis=1)
+    return Curve(width, sums, np.bincount(index, weights=counts, minlength=n_bins).astype(np.int64))

@@ -31,7 +31,7 @@ DEFINITIONS = """\
 - *Places*: distinct places seen in the whole run (rooms, states, coarse positions; see `ExplorationLogger`), mean ± population
   standard deviation over runs.
 - *IQM*: interquartile mean over runs of the mean reward, with a 95 % interval from a stratified bootstrap (rliable).
-- Steps are those of finished episodes.
+- Steps are those of the run where its log tells them (`time/episodes`), else those of finished episodes.
 - The published scores of SND-V were measured otherwise, as a moving average of one environment, and in one game with other
   settings."""
 
