@@ -267,6 +267,32 @@ def test_nothing_to_report_is_one_sentence(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("n_steps", "named", "end"),
+    [
+        (1_000_000, [], 1.0),
+        (1_600_000, ["SND-STD"], 3.06),
+        (3_500_000, ["SND-STD"], 3.5),
+        (20_000_000, ["SND-STD", "RND"], 27.54),
+    ],
+)
+def test_published_curves_are_named_where_they_can_be_seen(n_steps, named, end, tmp_path, monkeypatch):
+    """The figure's line of SND-STD begins at 3 million steps, that of RND at 27; near is up to twice the longest run."""
+    assert [published.curve(algo, ENV)[0][0] for algo in ("ppo_rnd", "ppo_snd_std")] == [27e6, 3e6]
+    groups = {
+        algo: [read_run(write_run(tmp_path, algo=algo, episodes=[(1.0, n_steps, 1.0)]))] for algo in ("ppo_rnd", "ppo_snd_std")
+    }
+    finished = []
+    monkeypatch.setattr(figures, "_finish", lambda *drawn, **_: finished.append(drawn))
+    figures.draw(ENV, groups, REWARD, tmp_path)
+    ((_, axis, _),) = finished
+    lines = {line.get_label(): line for line in axis.get_lines() if ", published" in line.get_label()}
+    assert sorted(lines) == sorted(f"{name}, published" for name in named)
+    assert axis.get_xlim()[1] == pytest.approx(end, abs=n_steps / 64e6)  # a bin of the drawn curve
+    for line in lines.values():
+        assert sum(line.get_xdata() <= axis.get_xlim()[1]) >= 1 >= sum(line.get_xdata() > axis.get_xlim()[1])
+
+
 def test_score_and_reward_are_told_apart(tmp_path):
     folder = write_run(tmp_path, episodes=[(30.0, 10, 1.0)])
     groups = tables.group([read_run(folder)])

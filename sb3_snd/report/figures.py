@@ -14,6 +14,7 @@ from sb3_snd.report import published
 from sb3_snd.report.runs import REWARD, SCORE, Run
 
 N_BINS = 128  # of a drawn curve, at most
+NEAR = 2.0  # lengths of the longest run, within which a published curve has to begin to be drawn
 LABELS = {REWARD: "learner's reward of an episode", SCORE: "score of an episode"}
 
 
@@ -117,6 +118,19 @@ def _finish(figure: Any, axis: Any, path: Path, **settings: Any) -> None:
         figure.savefig(path.with_name(f"{path.name}.{ending}"), dpi=120)
 
 
+def _draw_published(axis: Any, env_id: str, algos: Sequence[str], last: float) -> float:
+    """:return: steps where the axis ends: with the longest run, or with the first point of a published curve that is near"""
+    curves = {index: curve for index, algo in enumerate(algos) if (curve := published.curve(algo, env_id)) is not None}
+    near = {index: curve for index, curve in curves.items() if curve[0][0] <= NEAR * last}
+    end = max([last, *(steps[0] * 1.02 for steps, _ in near.values() if steps[0] > last)])  # the point's right half, too
+    for index, (steps, rewards) in near.items():
+        shown = slice(np.searchsorted(steps, end) + 1)  # up to the first point beyond the end
+        name = f"{published.NAMES[algos[index]]}, published"
+        style: dict[str, Any] = dict(linestyle="--", linewidth=0.8, marker=".", markersize=4, alpha=0.7)
+        axis.plot(steps[shown] / 1e6, rewards[shown], color=f"C{index}", label=name, **style)
+    return end
+
+
 def draw(env_id: str, algos: dict[str, list[Run]], column: int, folder: Path) -> list[dict[str, object]]:
     """
     :param env_id: Gymnasium id
@@ -143,10 +157,6 @@ def draw(env_id: str, algos: dict[str, list[Run]], column: int, folder: Path) ->
         for values in zip(steps, mean, std, n_runs, strict=True):
             names = ("steps", "mean", "std", "runs")
             points.append({"environment": env_id, "algo": algo, **dict(zip(names, map(float, values), strict=True))})
-        paper = published.curve(algo, env_id) if column == REWARD else None
-        if paper is not None:
-            name = f"{published.NAMES[algo]}, published"
-            axis.plot(paper[0] / 1e6, paper[1], color=colour, linestyle="--", linewidth=0.8, alpha=0.7, label=name)
-    axis.set_xlim(right=last / 1e6)
+    axis.set_xlim(right=(_draw_published(axis, env_id, list(algos), last) if column == REWARD else last) / 1e6)
     _finish(figure, axis, folder / stem(env_id, column), title=env_id, ylabel=LABELS[column])
     return points
