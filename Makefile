@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 # A short real run; `make train ARGS="-n 65536 --seed 1"` passes these on instead
 ARGS ?= -n 32768 -params n_steps:32 n_epochs:1
 
-.PHONY: train demo test fuzz check format
+.PHONY: train demo evidence test fuzz check format
 
 train: $(INSTALLED)
 	$(BIN)/python train.py --algo ppo_snd --env MontezumaRevengeNoFrameskip-v4 --progress $(ARGS)
@@ -13,6 +13,10 @@ train: $(INSTALLED)
 # PPO with and without the bonus on two control tasks: 20 runs, a picture and a table
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
+
+# The paper's curves, run after run, as far as the time goes: days on two cores. Called again it goes on where it was stopped
+evidence: $(INSTALLED)
+	$(BIN)/python benchmarks/evidence.py
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -q

@@ -1,128 +1,194 @@
 """
-The first learning curves of the paper: what is published at 5 to 24 million steps, one run after the other, each as far as the
-time goes. Called again it goes on from the checkpoints. Needs no RL Zoo, so that a bare host can run it; the report reads its
-logs:
+Trains the paper's curves as far as the time goes: the runs of a queue (`evidence.yml`), one after the other, each by the
+command that a user would type, `train.py --resume`, at the lowest priority. Called again it goes on where it stopped. SIGTERM
+and Ctrl-C are passed on: the run saves, and both end. Finished runs are kept in `results/paper`, and a report on all of them
+is made anew:
 
-    python benchmarks/evidence.py --out results/gpu --minutes 9
-    python -m sb3_snd.report results/gpu/logs --out results/gpu/report
+    make evidence
+    python benchmarks/evidence.py --status     # how far each run is
+    python benchmarks/evidence.py --pack       # keep what unfinished runs have so far, too
+    python benchmarks/evidence.py --device cuda
 """
 
 import argparse
+import contextlib
+import csv
+import datetime
+import fcntl
+import json
 import signal
+import subprocess
 import sys
-import tarfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import torch as th
-from schedules import NOT_OF_THE_MODEL, make_env, read_entry
-from stable_baselines3.common.callbacks import BaseCallback
+from evidence_pack import keep_model, machine, n_steps_of, pack, whole_lines
+from evidence_points import is_done, n_steps_kept, status, write_report
+from evidence_queue import Stage, read_queue
 
-from sb3_snd import PPOSND, ExplorationLogger
-from sb3_snd.callbacks import StreamMonitor
-from sb3_snd.checkpoints import RunCheckpoint, StopRequest, find_checkpoint, load_run, save_whole
+from sb3_snd.checkpoints import StopRequest, checkpoints
+from sb3_snd.sweep.runs import last_line
 
-#: environment, algo key, steps, and the published mean rewards there
-RUNS = (
-    ("procgen-jumper-v0", "ppo_snd_vic", 9_000_000, "6.5 at 5M, 9.7 at 9M"),
-    ("procgen-jumper-v0", "ppo_rnd", 9_000_000, "0"),
-    ("procgen-coinrun-v0", "ppo_snd_std", 8_000_000, "9.6 at 8M"),
-    ("procgen-caveflyer-v0", "ppo_snd_vic", 15_000_000, "3.4 at 8M, 7.3 at 10M, 10.3 at 15M"),
-    ("MontezumaRevengeNoFrameskip-v4", "ppo_snd_vic", 24_000_000, "3.3 at 8M, 7.5 at 24M"),
-)
+ROOT = Path(__file__).parent.parent
+POLL = 1.0  # seconds
+ENDED = (0, 128 + signal.SIGTERM)  # exit codes of a run that somebody asked to end
+SHOWN = {"steps": "time/total_timesteps", "steps/s": "time/fps", "score": "rollout/ep_rew_mean"}
+SHOWN |= {"novelty": "rollout/novelty_mean", "places": "exploration/places"}
 
 
-class Deadline(BaseCallback):
+class Log:
     """
-    Asks the run to stop when the time is over.
+    One line a rollout, and whatever else happens.
 
-    :param stop: What is asked
-    :param end: In seconds, as ``time.time``
+    :param path: File that is appended to
     """
 
-    def __init__(self, stop: StopRequest, end: float) -> None:
-        super().__init__()
-        self.stop, self.end = stop, end
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
-    def _on_step(self) -> bool:
-        if time.time() > self.end and self.stop.received is None:
-            self.stop.received = signal.SIGTERM
-        return True
+    def say(self, text: str) -> None:
+        """
+        :param text: A line
+        """
+        line = f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M:%S} {text}"
+        print(line, flush=True)
+        with open(self.path, "a") as file:
+            file.write(line + "\n")
 
 
-def go_on(args: argparse.Namespace, env_id: str, algo: str, n_steps: int, stop: StopRequest, end: float) -> PPOSND:
+def rollouts(folder: Path) -> Iterator[tuple[int, str]]:
     """
+    :param folder: Of a run
+    :return: steps and a line on each rollout in its log
+    """
+    try:
+        rows = csv.DictReader(whole_lines(folder / "progress.csv").decode().splitlines())
+    except OSError:  # it has not begun
+        return
+    for row in rows:
+        values = {name: row[key] for name, key in SHOWN.items() if row.get(key)}
+        if {"steps", "steps/s"} <= set(values):  # an evaluation's line has no speed
+            yield int(values["steps"]), ", ".join(f"{name} {float(value):,.6g}" for name, value in values.items())
+
+
+def train(stage: Stage, args: argparse.Namespace, log: Log, stop: StopRequest) -> int:
+    """
+    :param stage: The run and its steps
     :param args: Of the command line
-    :param env_id: Gymnasium id
-    :param algo: Algo key
-    :param n_steps: Steps of the whole run
-    :param stop: Asks it to stop
-    :param end: When it has to
-    :return: the model, after these steps or as far as the time went
+    :param log: Gets a line a rollout
+    :param stop: Is passed on
+    :return: the exit code of ``train.py``
+    :raises ValueError: if another process trains the run
     """
-    folder = args.out / "logs" / algo / f"{env_id}_1"
-    folder.mkdir(parents=True, exist_ok=True)
-    entry = read_entry(algo, env_id)
-    sizes = {name: getattr(args, name) or entry[name] for name in ("n_envs", "n_steps", "batch_size")}
-    env = make_env(entry, env_id, sizes.pop("n_envs"), args.seed)
-    identity = {"algo": algo, "environment": env_id, "seed": args.seed}
-    path, refused = find_checkpoint(folder, identity)
-    print(*refused, sep="\n", end="")
-    resumed = None
-    if path is None:
-        kwargs = {name: value for name, value in {**entry, **sizes}.items() if name not in NOT_OF_THE_MODEL}
-        model = PPOSND(env=env, seed=args.seed, device=args.device, cuda_graphs=args.cuda_graphs, **kwargs)
-    else:
-        loaded, resumed, _ = load_run(path, PPOSND, env, args.seed, device=args.device)
-        assert isinstance(loaded, PPOSND)
-        model = loaded
-    callbacks: list[BaseCallback] = [StreamMonitor(folder, env_id, append=path is not None), ExplorationLogger()]
-    callbacks.append(Deadline(stop, end))
-    callbacks.append(RunCheckpoint(folder, args.save_freq, callbacks, identity, stop, resumed))
-    model.learn(max(0, n_steps - model.num_timesteps), callback=callbacks, reset_num_timesteps=path is None)
-    if model.num_timesteps >= n_steps:
-        save_whole(model, folder / f"{env_id}.zip")
-    env.close()
-    return model
+    with open(stage.output(args.logs), "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # lasts as long as the process that has it as its output
+        except BlockingIOError:
+            raise ValueError(f"{stage} is being trained by another process: end that one with SIGTERM first.") from None
+        steps = next((int(path.stem.split("_")[2]) for path in checkpoints(stage.folder(args.logs))), 0)
+        command, where = stage.command(args.logs, args.device), machine(args.device)
+        began = f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M}"
+        with open(args.logs / "sessions.jsonl", "a") as sessions:
+            typed = " ".join(["python", *(f'"{part}"' if "'" in part else part for part in command)])
+            entry = {"run": stage.run, "from": steps, "began": began, **where, "command": typed}
+            sessions.write(json.dumps(entry) + "\n")
+        log.say(f"{stage}: from step {steps:,} to {stage.steps:,}, computed by commit {where['commit']}")
+        program = ["nice", "-n", "19", sys.executable, str(ROOT / command[0]), *command[1:]]
+        # Ctrl-C is for this process, which passes it on
+        pipes: Any = dict(stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(program, **pipes)
+    shown, asked = n_steps_of(stage.folder(args.logs)), False
+    while process.returncode is None:
+        if stop.received is not None and not asked:
+            process.send_signal(stop.received)
+            asked = True
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(POLL)
+        lines = list(rollouts(stage.folder(args.logs)))
+        for steps, line in lines:
+            if steps > shown:
+                log.say(f"{stage}: {line}")
+        shown = lines[-1][0] if lines else 0  # fewer than before where the run cut off what came after its checkpoint
+    return int(process.returncode)
 
 
-def pack(out: Path) -> None:
+def sessions_of(stage: Stage, logs: Path) -> list[dict[str, Any]]:
+    """:return: what is known of the processes that computed the run, first of all of one before this tool took over"""
+    path = logs / "sessions.jsonl"
+    entries = map(json.loads, path.read_text().splitlines()) if path.exists() else ()
+    mine = [entry for entry in entries if entry.pop("run") == stage.run]
+    return mine if mine and mine[0]["from"] == 0 else [{"from": 0, "commit": "not recorded"}, *mine]
+
+
+def keep(stage: Stage, queue: list[Stage], args: argparse.Namespace) -> None:
     """
-    :param out: Gets ``curves.tar.xz`` with the CSV files of all runs
+    :param stage: A run of which CSV files go to where they are kept
+    :param queue: All stages, the run's own among them
+    :param args: Of the command line
     """
-    with tarfile.open(out / "curves.tar.xz", "w:xz") as archive:
-        for path in sorted((out / "logs").rglob("*.csv")):
-            archive.add(path, path.relative_to(out))
+    mine = [other for other in queue if other.run == stage.run]
+    goal, points = max(other.steps for other in mine), [1e6 * point for other in mine for point in other.points]
+    folder = stage.folder(args.logs)
+    facts = {"environment": stage.env, "algo": stage.algo, "seed": stage.seed, "goal": goal}
+    facts |= {"finished": n_steps_of(folder) >= goal, "sessions": sessions_of(stage, args.logs)}
+    pack(folder, args.out / "runs" / stage.run, facts, points)
+
+
+def work(queue: list[Stage], args: argparse.Namespace) -> int:
+    """
+    :param queue: All stages
+    :param args: Of the command line
+    :return: exit code: 0 when all is done, 1 if a run failed, 143 after SIGTERM
+    """
+    args.logs.mkdir(parents=True, exist_ok=True)
+    log, failed = Log(args.logs / "evidence.log"), False
+    with StopRequest() as stop:
+        for stage in queue:
+            if is_done(stage, args.logs, args.out):
+                if n_steps_kept(stage, args.out) < stage.steps:  # it ended while nobody kept it
+                    keep(stage, queue, args)
+                    write_report(queue, args.out)
+                continue
+            code = train(stage, args, log, stop)
+            if stop.received is not None or (code in ENDED and not is_done(stage, args.logs, args.out)):
+                log.say(f"{stage}: put aside, call this again to go on")
+                return 0 if stop.received == signal.SIGINT else 128 + signal.SIGTERM
+            if code != 0:
+                failed = True
+                log.say(f"{stage}: failed with exit code {code}: {last_line(stage.output(args.logs))}")
+                continue
+            log.say(f"{stage}: has its {stage.steps:,} steps")
+            keep(stage, queue, args)
+            write_report(queue, args.out)
+    return int(failed)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("results/gpu"))
-    parser.add_argument("--minutes", type=float, default=9.0, help="after which the run in progress is put aside")
+    parser.add_argument("--queue", type=Path, default=Path(__file__).with_suffix(".yml"))
+    parser.add_argument("-f", "--logs", type=Path, default=Path(".evidence"), help="log folder of the runs")
+    parser.add_argument("--out", type=Path, default=Path("results/paper"), help="where they are kept; what is there is done")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save-freq", type=int, default=500_000, help="steps between two checkpoints")
-    parser.add_argument("--cuda-graphs", action="store_true")
-    parser.add_argument("--steps", type=int, help="of each run, instead of its own")
-    for name in ("n_envs", "n_steps", "batch_size"):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, help="instead of the entry's")
+    parser.add_argument("--status", action="store_true")
+    parser.add_argument("--pack", action="store_true")
+    parser.add_argument("--model", type=Path, help="keep this model of a run in OUT/models, without its optimisers' states")
     args = parser.parse_args()
-    device = th.cuda.get_device_name() if th.cuda.is_available() else "a CPU"
-    print(f"{device}, Python {sys.version.split()[0]}, torch {th.__version__}, seed {args.seed}")
-    end = time.time() + 60 * args.minutes
-    with StopRequest() as stop:
-        for env_id, algo, n_steps, published in RUNS:
-            start = time.time()
-            model = go_on(args, env_id, algo, args.steps or n_steps, stop, end)
-            rewards = [episode["r"] for episode in model.ep_info_buffer or ()]
-            mean = sum(rewards) / len(rewards) if rewards else float("nan")
-            print(
-                f"{env_id} {algo}: {model.num_timesteps:,} steps, {time.time() - start:.0f} s, score of the last"
-                f" {len(rewards)} episodes {mean:.2f} (published reward {published})"
-            )
-            pack(args.out)
-            if stop.received is not None:
-                break
+    try:
+        queue = read_queue(args.queue)
+        if args.status:
+            print(status(queue, args.logs, args.out))
+        elif args.model is not None:
+            print(keep_model(args.model, args.out / "models"))
+        elif args.pack:
+            for stage in {stage.run: stage for stage in queue}.values():
+                if n_steps_of(stage.folder(args.logs)) > 0:
+                    keep(stage, queue, args)
+            write_report(queue, args.out)
+        else:
+            sys.exit(work(queue, args))
+    except ValueError as error:
+        sys.exit(f"evidence.py: {error}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -160,7 +160,7 @@ def episode_steps(episodes, progress: Path) -> np.ndarray:  # type: ignore[no-un
     return np.round(result).astype(np.int64)
 
 
-def read_columns(path: Path, *names: str) -> np.ndarray:
+def read_columns(path: Path | IO[bytes], *names: str) -> np.ndarray:
     """
     :param path: A log of SB3's, as CSV
     :param names: Columns

@@ -1,0 +1,136 @@
+"""What the published points make of the runs of `evidence.py`: which are met, which are missed, and how far each run is."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from evidence_pack import WINDOW, n_steps_of
+from evidence_queue import Stage
+
+from sb3_snd.report.__main__ import report
+from sb3_snd.report.runs import episode_steps, read_monitor
+from sb3_snd.sweep.runs import finished
+
+MARGIN = 1.0  # in Procgen, of 10
+SHARE = 0.5  # in Atari
+
+
+class Judgement(NamedTuple):
+    """Our mean reward at a published point, and what it was taken over."""
+
+    mean: float
+    n_episodes: int
+    window: int  # steps before the point
+
+
+def judge(folder: Path, point: float) -> Judgement | None:
+    """
+    The mean reward over the episodes that ended in the 100,000 steps before a point; where none did, in twice as many, and so
+    on. The reward is the learner's: in Atari 0 or 1 a step.
+
+    :param folder: Of a run, or of what was kept of one
+    :param point: Steps
+    :return: None where the run has not come as far, or no episode has ended
+    """
+    if n_steps_of(folder) < point:
+        return None
+    _, episodes, _ = read_monitor(folder / "monitor.csv")
+    steps = episode_steps(episodes, folder / "progress.csv")
+    counts = episodes["n"].to_numpy(np.int64) if "n" in episodes else np.ones(len(episodes), np.int64)
+    window = WINDOW
+    while not (within := (steps > point - window) & (steps <= point)).any():
+        if window > point:
+            return None
+        window *= 2
+    mean = float(np.average(episodes["r_ext"].to_numpy()[within], weights=counts[within]))
+    return Judgement(mean, int(counts[within].sum()), window)
+
+
+def needed(env_id: str, published: float) -> float:
+    """
+    :param env_id: Gymnasium id
+    :param published: Mean reward
+    :return: ours from which on the published point is met
+    """
+    return published - MARGIN if env_id.startswith("procgen-") else SHARE * published
+
+
+def n_steps_kept(stage: Stage, out: Path) -> int:
+    """:return: steps of the run that are kept"""
+    return n_steps_of(out / "runs" / stage.run)
+
+
+def is_done(stage: Stage, logs: Path, out: Path) -> bool:
+    """:return: whether the run has come as far, here or in what is kept"""
+    return finished(stage.folder(logs), stage.steps) or n_steps_kept(stage, out) >= stage.steps
+
+
+def verdicts(stage: Stage, folder: Path) -> Iterator[tuple[float, float, str, str]]:
+    """
+    :param stage: The run and its points
+    :param folder: Of the run, or of what was kept of it
+    :return: million steps, published mean reward, ours with what it was taken over, and the verdict
+    """
+    for point, published in stage.points.items():
+        ours = judge(folder, 1e6 * point)
+        if ours is None:
+            yield point, published, "–", "not there yet"
+            continue
+        over = f"{ours.mean:.2f} ({ours.n_episodes:,} episodes of {ours.window:,} steps)"
+        yield point, published, over, "met" if ours.mean >= needed(stage.env, published) else "missed"
+
+
+def write_report(queue: list[Stage], out: Path) -> None:
+    """
+    :param queue: All stages
+    :param out: Folder with ``runs``; gets ``report`` and ``points.md``
+    """
+    if not list((out / "runs").rglob("monitor.csv")):
+        return
+    report([out / "runs"], out / "report")
+    lines = [
+        "# Published points",
+        "",
+        f"Ours is the mean reward over the episodes of the {WINDOW:,} steps before the point; where",
+    ]
+    lines[-1] += " none ended there, of twice as many, and so on."
+    lines += [f"A point is met from {MARGIN:g} below the published mean on in Procgen, from {SHARE:g} times it in Atari.", ""]
+    lines += ["| environment | algo | seed | million steps | published | ours | |", "|---|---|---:|---:|---:|---:|---|"]
+    for stage in queue:
+        for point, published, ours, verdict in verdicts(stage, out / "runs" / stage.run):
+            cells = (stage.env, f"`{stage.algo}`", stage.seed, f"{point:g}", f"{published:g}", ours, verdict)
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    lines += ["", "# Runs", "", "| run | million steps | hours | processor | commits, from step |", "|---|---:|---:|---|---|"]
+    for path in sorted((out / "runs").glob("*/*/run.json")):
+        facts = json.loads(path.read_text())
+        unfinished = "" if facts["finished"] else f", *unfinished* (of {facts['goal'] / 1e6:.3g})"
+        commits = ", ".join(f"{entry['commit']} from {entry['from']:,}" for entry in facts["sessions"])
+        processors = "; ".join(dict.fromkeys(entry["processor"] for entry in facts["sessions"] if "processor" in entry))
+        steps = f"{facts['steps'] / 1e6:.3g}{unfinished}"
+        lines.append(
+            f"| `{path.parent.relative_to(out / 'runs')}` | {steps} | {facts['hours']:.1f} | {processors} | {commits} |"
+        )
+    (out / "points.md").write_text("\n".join(lines) + "\n")
+
+
+def status(queue: list[Stage], logs: Path, out: Path) -> str:
+    """
+    :param queue: All stages
+    :param logs: Log folder of the runs
+    :param out: Where they are kept
+    :return: a line each
+    """
+    lines = []
+    for number, stage in enumerate(queue, 1):
+        folder = max(stage.folder(logs), out / "runs" / stage.run, key=n_steps_of)
+        n_steps = n_steps_of(folder)
+        state = "done" if is_done(stage, logs, out) else "waiting" if n_steps == 0 else "under way"
+        parts = [f"{number}. {stage}: {n_steps:,} of {stage.steps:,} steps, {state}"]
+        now = judge(folder, n_steps) if n_steps > 0 else None
+        parts += [f"mean reward now {now.mean:.2f}"] if now else []
+        for point, published, ours, verdict in verdicts(stage, folder):
+            parts += [f"{published:g} published at {point:g}M, ours {ours}: {verdict}"] if n_steps >= 1e6 * point else []
+        lines.append("; ".join(parts))
+    return "\n".join(lines)
