@@ -91,28 +91,39 @@ def write_report(queue: list[Stage], out: Path) -> None:
         return
     report([out / "runs"], out / "report")
     lines = [
-        "# Published points",
-        "",
-        f"Ours is the mean reward over the episodes of the {WINDOW:,} steps before the point; where",
+        f"""\
+# Published points
+
+*Ours* is the mean reward over the episodes that ended in the {WINDOW:,} steps before the point; where none did, in twice as
+many, and so on. In Procgen a point is met if ours is at least the published mean minus {MARGIN:g}, in Atari if it is at least
+{SHARE:g} times the published mean. Ours is one seed, the published ones are means of nine. Runs that have not begun are
+left out.
+
+| environment | algo | seed | million steps | published | ours | |
+|---|---|---:|---:|---:|---:|---|"""
     ]
-    lines[-1] += " none ended there, of twice as many, and so on."
-    lines += [f"A point is met from {MARGIN:g} below the published mean on in Procgen, from {SHARE:g} times it in Atari.", ""]
-    lines += ["| environment | algo | seed | million steps | published | ours | |", "|---|---|---:|---:|---:|---:|---|"]
     for stage in queue:
-        for point, published, ours, verdict in verdicts(stage, out / "runs" / stage.run):
-            cells = (stage.env, f"`{stage.algo}`", stage.seed, f"{point:g}", f"{published:g}", ours, verdict)
-            lines.append(f"| {' | '.join(map(str, cells))} |")
-    lines += ["", "# Runs", "", "| run | million steps | hours | processor | commits, from step |", "|---|---:|---:|---|---|"]
-    for path in sorted((out / "runs").glob("*/*/run.json")):
+        if n_steps_kept(stage, out) > 0:
+            for point, published, ours, verdict in verdicts(stage, out / "runs" / stage.run):
+                cells = (stage.env, f"`{stage.algo}`", stage.seed, f"{point:g}", f"{published:g}", ours, verdict)
+                lines.append(f"| {' | '.join(map(str, cells))} |")
+    (out / "points.md").write_text("\n".join([*lines, "", *runs_table(out / "runs")]) + "\n")
+
+
+def runs_table(runs: Path) -> list[str]:
+    """
+    :param runs: Folder of the runs that are kept
+    :return: lines that say how far each one is, and where it was computed
+    """
+    lines = ["# Runs", "", "| run | million steps | hours | processor | commits, from step |", "|---|---:|---:|---|---|"]
+    for path in sorted(runs.glob("*/*/run.json")):
         facts = json.loads(path.read_text())
-        unfinished = "" if facts["finished"] else f", *unfinished* (of {facts['goal'] / 1e6:.3g})"
+        steps = f"{facts['steps'] / 1e6:.3g}" + ("" if facts["finished"] else f", *unfinished*, of {facts['goal'] / 1e6:.3g}")
         commits = ", ".join(f"{entry['commit']} from {entry['from']:,}" for entry in facts["sessions"])
         processors = "; ".join(dict.fromkeys(entry["processor"] for entry in facts["sessions"] if "processor" in entry))
-        steps = f"{facts['steps'] / 1e6:.3g}{unfinished}"
-        lines.append(
-            f"| `{path.parent.relative_to(out / 'runs')}` | {steps} | {facts['hours']:.1f} | {processors} | {commits} |"
-        )
-    (out / "points.md").write_text("\n".join(lines) + "\n")
+        cells = (f"`{path.parent.relative_to(runs)}`", steps, f"{facts['hours']:.1f}", processors, commits)
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def status(queue: list[Stage], logs: Path, out: Path) -> str:

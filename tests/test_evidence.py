@@ -224,7 +224,7 @@ def test_a_point_is_met_or_missed(env_id, reward, verdict, tmp_path):
     write_report([stage], tmp_path)
     table = (tmp_path / "points.md").read_text()
     assert f"| {env_id} | `ppo_snd_std` | 1 | 0.2 | 7.6 | {ours} | {verdict} |" in table
-    assert f"| `{stage.run}` | 0.201, *unfinished* (of 1) | 1.0 |" in table
+    assert f"| `{stage.run}` | 0.201, *unfinished*, of 1 | 1.0 |" in table
 
 
 def test_thinned_files_say_the_same(tmp_path):
