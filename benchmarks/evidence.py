@@ -114,11 +114,12 @@ def train(stage: Stage, args: argparse.Namespace, log: Log, stop: StopRequest) -
 
 
 def sessions_of(stage: Stage, logs: Path) -> list[dict[str, Any]]:
-    """:return: what is known of the processes that computed the run, first of all of one before this tool took over"""
+    """:return: what is known of the processes that computed the run; those of which no step is left are not among them"""
     path = logs / "sessions.jsonl"
     entries = map(json.loads, path.read_text().splitlines()) if path.exists() else ()
-    mine = [entry for entry in entries if entry.pop("run") == stage.run]
-    return mine if mine and mine[0]["from"] == 0 else [{"from": 0, "commit": "not recorded"}, *mine]
+    mine = [{"from": 0, "commit": "not recorded"}, *(entry for entry in entries if entry.pop("run") == stage.run)]
+    ends = [entry["from"] for entry in mine[1:]] + [n_steps_of(stage.folder(logs))]
+    return [entry for index, entry in enumerate(mine) if entry["from"] < min(ends[index:])]
 
 
 def keep(stage: Stage, queue: list[Stage], args: argparse.Namespace) -> None:

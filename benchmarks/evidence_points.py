@@ -1,5 +1,6 @@
 """What the published points make of the runs of `evidence.py`: which are met, which are missed, and how far each run is."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,7 +120,8 @@ def runs_table(runs: Path) -> list[str]:
     for path in sorted(runs.glob("*/*/run.json")):
         facts = json.loads(path.read_text())
         steps = f"{facts['steps'] / 1e6:.3g}" + ("" if facts["finished"] else f", *unfinished*, of {facts['goal'] / 1e6:.3g}")
-        commits = ", ".join(f"{entry['commit']} from {entry['from']:,}" for entry in facts["sessions"])
+        changes = [next(entries) for _, entries in itertools.groupby(facts["sessions"], lambda entry: entry["commit"])]
+        commits = ", ".join(f"{entry['commit']} from {entry['from']:,}" for entry in changes)
         processors = "; ".join(dict.fromkeys(entry["processor"] for entry in facts["sessions"] if "processor" in entry))
         cells = (f"`{path.parent.relative_to(runs)}`", steps, f"{facts['hours']:.1f}", processors, commits)
         lines.append(f"| {' | '.join(cells)} |")

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -264,6 +265,58 @@ def test_thinned_files_say_the_same(tmp_path):
     assert facts["hours"] == round((1800 + 59_999) / 3600, 2)  # the second process goes on counting rollouts
     last = rows(target / "progress.csv")[-1]
     assert last["time/total_timesteps"] == str(total + 59_999)
+
+
+def test_processes_that_computed_a_run(tmp_path):
+    """One began by hand; of the second no step is left; of the third a checkpoint was lost; two share a commit."""
+    import argparse
+
+    from evidence import keep
+    from evidence_points import runs_table
+    from evidence_queue import Stage
+
+    stage = Stage(ENV, "ppo", 3, 400)
+    folder = write_run(tmp_path / "ppo" / f"{ENV}_1", [(0.0, 10, 1.0)] * 40, 400)
+    (folder / ENV).mkdir()
+    (folder / ENV / "args.yml").write_text("seed: 3\n")
+    begun = [(100, "a"), (100, "b"), (300, "c"), (200, "d"), (250, "d")]
+    lines = [{"run": stage.run, "from": steps, "commit": commit, "processor": "P"} for steps, commit in begun]
+    lines.append({"run": "other", "from": 0, "commit": "e", "processor": "Q"})
+    (tmp_path / "sessions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    keep(stage, [stage], argparse.Namespace(logs=tmp_path, out=tmp_path / "out"))
+    facts = json.loads((tmp_path / "out" / "runs" / stage.run / "run.json").read_text())
+    known = [(session["from"], session["commit"]) for session in facts["sessions"]]
+    assert known == [(0, "not recorded"), (100, "b"), (200, "d"), (250, "d")]
+    row = f"| `{stage.run}` | 0.0004 | 1.0 | P | not recorded from 0, b from 100, d from 200 |"
+    assert runs_table(tmp_path / "out" / "runs")[-1] == row
+
+
+def test_what_is_kept_makes_the_same_report(tmp_path):
+    """Of the committed log files: the tables are those that are committed."""
+    from evidence_points import write_report
+    from evidence_queue import read_queue
+
+    paper = ROOT / "results" / "paper"
+    shutil.copytree(paper / "runs", tmp_path / "runs")
+    write_report(read_queue(BENCHMARKS / "evidence.yml"), tmp_path)
+    for name in ("points.md", "report/report.md"):
+        assert (tmp_path / name).read_text() == (paper / name).read_text(), name
+    for name in ("scores.csv", "curves_reward.csv", "curves_score.csv"):
+        numbers = ([row.values() for row in rows(folder / "report" / name)] for folder in (tmp_path, paper))
+        for ours, kept in zip(*numbers, strict=True):
+            for mine, other in zip(ours, kept, strict=True):  # a mean of a million doubles in another order: 1e6 * 2^-53
+                assert mine == other or float(mine) == pytest.approx(float(other), rel=1e-9, abs=1e-9)
+    assert all(path.stat().st_size <= 1_000_000 for path in (paper / "runs").rglob("*.*"))
+
+
+def test_kept_models_can_be_loaded():
+    """What a clone holds to be played: less than 20 MB, laid out as the Zoo finds it."""
+    paths = sorted((ROOT / "results" / "paper" / "models").glob("*/*/*.zip"))
+    assert len(paths) >= 2 and sum(path.stat().st_size for path in paths) < 20e6
+    for path in paths:
+        model = PPOSND.load(path, device="cpu")
+        assert th.isfinite(model.snd.novelty(np.stack([model.observation_space.sample()]))).all()
+        assert (path.parent / path.stem / "config.yml").is_file() and (path.parent / path.stem / "args.yml").is_file()
 
 
 def test_fewer_steps_never_replace_more(tmp_path):
