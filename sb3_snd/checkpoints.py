@@ -7,24 +7,27 @@ import contextlib
 import io
 import json
 import pickle
+import shutil
 import signal
+import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_wrapper
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize, unwrap_vec_wrapper
 
 from sb3_snd.env_state import get_env_state, plain_state, set_env_state, set_plain_state
-from sb3_snd.run_files import cut_logs, get_random_state, log_sizes, set_random_state, written_whole
+from sb3_snd.run_files import cut_logs, get_random_state, log_sizes, remove_unfinished, set_random_state, written_whole
 from sb3_snd.snd import SND
 from sb3_snd.wrappers import VecIntrinsicReward
 
 META, STATE, NETS = "sb3_snd_meta.json", "sb3_snd_state.pkl", "sb3_snd_nets"  # what a checkpoint's zip holds besides the model
 PREFIX = "rl_model"  # as SB3's and the Zoo's checkpoints
+NORMALIZER = f"{PREFIX}_vecnormalize"  # as SB3's ``CheckpointCallback`` calls the statistics beside them
 KEPT = 3  # the newest
 #: of an algorithm, what a rollout changes; nets and optimisers stay as they are until it is complete
 CHANGING = ("num_timesteps", "_last_obs", "_last_episode_starts", "_last_original_obs", "ep_info_buffer", "ep_success_buffer")
@@ -75,7 +78,7 @@ class RunCheckpoint(BaseCallback):
     else a run consists of: environments and wrappers as far as :func:`~sb3_snd.env_state.get_env_state` can tell their state,
     other callbacks' counters and best scores, what the logger has not written yet, the lengths of log files, and the states
     of all random generators (Python, numpy, PyTorch on CPU and CUDA). Evaluation environments are not among it. The newest
-    three are kept.
+    three are kept. Statistics for ``VecNormalize.load`` lie beside each of them, ``rl_model_vecnormalize_<steps>_steps.pkl``.
 
     A run that is asked to stop within a rollout drops that rollout: its checkpoint is the rollout's beginning, and log files
     are cut back to it at once.
@@ -106,6 +109,7 @@ class RunCheckpoint(BaseCallback):
         self.identity = identity
         self.stop = stop
         self._resumed = resumed
+        remove_unfinished(folder)
         if resumed is not None:
             cut_logs(folder, resumed["logs"])
         self._beginning: dict[str, Any] = {}  # of the rollout
@@ -164,11 +168,12 @@ class RunCheckpoint(BaseCallback):
     def _state(self) -> dict[str, Any]:
         """:return: what the next rollout begins with, but for nets and optimisers; copied"""
         assert self.model.env is not None
-        snd = find_snd(self.model)
+        snd, normalizer = find_snd(self.model), unwrap_vec_normalize(self.model.env)
         return {
             "model": pickle.dumps({name: vars(self.model)[name] for name in CHANGING if name in vars(self.model)}),
             "buffers": {} if snd is None else {name: buffer.clone() for name, buffer in snd.named_buffers()},
             "env": get_env_state(self.model.env),
+            "normalizer": None if normalizer is None else pickle.dumps(normalizer),
             "rest": pickle.dumps(
                 {
                     "callbacks": [(type(callback).__name__, plain_state(callback)) for callback in self._others()],
@@ -203,6 +208,11 @@ class RunCheckpoint(BaseCallback):
         for callback in self._others():
             if hasattr(callback, "on_logs_cut"):
                 callback.on_logs_cut()
+        assert self.model.env is not None
+        normalizer = unwrap_vec_normalize(self.model.env)
+        if normalizer is not None:  # which is saved with the final model
+            saved = vars(pickle.loads(self._beginning["normalizer"]))
+            vars(normalizer).update({name: saved[name] for name in ("obs_rms", "ret_rms") if name in saved})
 
     def save(self) -> Path:
         """
@@ -221,11 +231,20 @@ class RunCheckpoint(BaseCallback):
             nets = io.BytesIO()
             snd.save(nets)  # type: ignore[arg-type]  # PyTorch takes files
             entries[NETS] = nets.getvalue()
+        if self._beginning["normalizer"] is not None:  # first, so that no checkpoint is ever without
+            with written_whole(_normalizer_path(path)) as file:
+                file.write(self._beginning["normalizer"])
         save_whole(self.model, path, entries)
         self._saved_at = steps
-        for old in checkpoints(self.folder)[KEPT:]:
-            old.unlink()
+        self._remove_old()
         return path
+
+    def _remove_old(self) -> None:
+        found = checkpoints(self.folder)
+        statistics = set(self.folder.glob(f"{NORMALIZER}_*_steps.pkl")) - set(map(_normalizer_path, found[:KEPT]))
+        for old in (*found[KEPT:], *statistics):
+            with contextlib.suppress(OSError):  # on Windows, of a file that somebody has open; the next time, then
+                old.unlink()
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -238,6 +257,39 @@ def checkpoints(folder: Path) -> list[Path]:
         with contextlib.suppress(ValueError):
             found[path] = int(path.name.removeprefix(f"{PREFIX}_").removesuffix("_steps.zip"))
     return sorted(found, key=lambda path: found[path], reverse=True)
+
+
+def _normalizer_path(path: Path) -> Path:
+    return path.with_name(f"{NORMALIZER}{path.stem.removeprefix(PREFIX)}.pkl")
+
+
+def find_normalizer(path: Path) -> Path | None:
+    """
+    :param path: A model
+    :return: the statistics of ``VecNormalize`` that lie beside it, as they do beside a checkpoint; None if there are none
+    """
+    if not path.name.startswith(f"{PREFIX}_"):
+        return None
+    beside = _normalizer_path(path)
+    return beside if beside.is_file() else None
+
+
+@contextlib.contextmanager
+def normalizer_folder(path: Path, folder: str | None) -> Iterator[str | None]:
+    """
+    The Zoo looks for ``vecnormalize.pkl`` in one folder, whichever model of the run it loads.
+
+    :param path: The model that is loaded
+    :param folder: Where the Zoo looks
+    :return: while it is entered, a folder with the statistics that lie beside the model; ``folder`` if there are none
+    """
+    beside = find_normalizer(path)
+    if beside is None:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as other:
+        shutil.copy(beside, Path(other) / "vecnormalize.pkl")
+        yield other
 
 
 def flaw(path: Path, identity: dict[str, Any]) -> str | None:

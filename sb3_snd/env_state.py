@@ -3,11 +3,12 @@
 Knows Gymnasium's and SB3's wrappers; no file, no algorithm, no network.
 """
 
+import copy
 import inspect
 import pickle
 import types
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -44,25 +45,71 @@ def is_plain(value: Any) -> bool:
     return isinstance(value, LEAVES)
 
 
+def map_tensors(function: Callable[[th.Tensor, Any], th.Tensor], value: Any, other: Any = None) -> Any:
+    """
+    :param function: Takes a tensor and what stands in its place in ``other``, None where nothing does
+    :param value: Anything; tensors in dicts, lists, tuples and deques are found, however deep
+    :param other: Something that is built alike, as far as it goes
+    :return: the same with other tensors; dicts, lists, tuples and deques are copies
+    """
+    if isinstance(value, th.Tensor):
+        return function(value, other)
+    if isinstance(value, dict):
+        mapped = copy.copy(value)
+        for key, entry in value.items():
+            mapped[key] = map_tensors(function, entry, other.get(key) if isinstance(other, dict) else None)
+        return mapped
+    if not isinstance(value, (list, tuple, deque)):
+        return value
+    others = [*(other if isinstance(other, (list, tuple, deque)) else ()), *[None] * len(value)][: len(value)]
+    entries = [map_tensors(function, entry, beside) for entry, beside in zip(value, others, strict=True)]
+    if isinstance(value, tuple):
+        return type(value)(*entries) if hasattr(value, "_fields") else tuple(entries)
+    sequence = copy.copy(value)
+    for index, entry in enumerate(entries):
+        sequence[index] = entry
+    return sequence
+
+
+def on_cpu(value: Any) -> Any:
+    """
+    :param value: Anything
+    :return: the same with its tensors on the CPU, so that a machine without the device they were on can read it
+    """
+    return map_tensors(lambda tensor, _: tensor.cpu(), value)
+
+
 def plain_state(owner: Any) -> dict[str, Any]:
     """
     :param owner: A wrapper or callback
-    :return: those of its attributes that are plain data, by name; not copied. Settings are left out, that is what is called as
-        an argument of its constructor, and the names in its class's ``transient``
+    :return: those of its attributes that are plain data, by name, with tensors on the CPU; arrays and tensors on the CPU are
+        not copied. Settings are left out, that is what is called as an argument of its constructor, and the names in its
+        class's ``transient``
     """
     left_out = {*inspect.signature(type(owner)).parameters, *getattr(owner, "transient", ())}
-    return {name: value for name, value in vars(owner).items() if name not in left_out and is_plain(value)}
+    return on_cpu({name: value for name, value in vars(owner).items() if name not in left_out and is_plain(value)})
 
 
 def set_plain_state(owner: Any, state: dict[str, Any]) -> None:
     """
     :param owner: The same kind of wrapper or callback
-    :param state: From :func:`plain_state`; tensors go to the device of those that they replace
+    :param state: From :func:`plain_state`; tensors go to the device of those that they replace, and those that replace none to
+        the device of the others
     """
-    for name, value in state.items():
-        old = getattr(owner, name, None)
-        if isinstance(value, th.Tensor) and isinstance(old, th.Tensor):
-            value = value.to(old.device)
+    replaced = {name: getattr(owner, name, None) for name in state}
+    devices: list[th.device] = []
+
+    def remember(tensor: th.Tensor, _: Any) -> th.Tensor:
+        devices.append(tensor.device)
+        return tensor
+
+    map_tensors(remember, replaced)
+
+    def move(tensor: th.Tensor, old: Any) -> th.Tensor:
+        device = old.device if isinstance(old, th.Tensor) else next(iter(devices), tensor.device)
+        return tensor.to(device)
+
+    for name, value in map_tensors(move, state, replaced).items():
         setattr(owner, name, value)
 
 
@@ -70,11 +117,12 @@ def get_env_state(venv: VecEnv) -> bytes:
     """
     :param venv: The environment, however wrapped
     :return: the state of its wrappers and, where that can be told, of the environments; they can if they, or the vector
-        environment, have methods ``get_state()`` and ``set_state(state)``, or hold plain data only, without subprocesses
+        environment, have methods ``get_state()`` and ``set_state(state)``, whose tensors are saved on the CPU, or hold plain
+        data only, without subprocesses
     """
     wrappers = [(type(layer).__name__, plain_state(layer)) for layer in _wrappers(venv)]
     try:
-        return pickle.dumps((wrappers, _get_base_state(venv.unwrapped), ""))
+        return pickle.dumps((wrappers, on_cpu(_get_base_state(venv.unwrapped)), ""))
     except NotRestorableError as error:
         return pickle.dumps((wrappers, None, str(error)))
 

@@ -5,20 +5,22 @@ Knows rl_zoo3's manager, its log folders and checkpoints; no environment, no YAM
 
 import argparse
 import contextlib
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_snd.checkpoints import RunCheckpoint, StopRequest, checkpoints, find_checkpoint, load_run, save_whole
+from sb3_snd.checkpoints import RunCheckpoint, StopRequest, checkpoints, find_checkpoint, find_normalizer, load_run, save_whole
 from sb3_snd.extras import require
 from sb3_snd.faults import describe, needed_memory
 from sb3_snd.hyperparams_opt import SearchManager
-from sb3_snd.run_files import forget_events
+from sb3_snd.run_files import forget_events, written_whole
 
 require("rl_zoo3", "zoo")
 
@@ -74,6 +76,16 @@ class ResumableManager(SearchManager):
         if self._checkpoint is None:
             forget_events(Path(self.save_path))
 
+    def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
+        """See ``ExperimentManager``, which would give a checkpoint (``-i``) the statistics of the run's end, or none."""
+        beside = find_normalizer(Path(self.trained_agent))
+        if beside is None:
+            return super()._maybe_normalize(env, eval_env)
+        normalizer = VecNormalize.load(str(beside), env)
+        if eval_env:
+            normalizer.training = normalizer.norm_reward = False
+        return normalizer
+
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
         if self._checkpoint is None:
             return super()._load_pretrained_agent(hyperparams, env)
@@ -108,6 +120,9 @@ class ResumableManager(SearchManager):
         if on_policy:
             self._save_freq, self.save_freq = max(0, self.save_freq), -1
         super().create_callbacks()
+        for callback in self.callbacks:
+            if isinstance(callback, CheckpointCallback):
+                callback.save_vecnormalize = True
 
     def learn(self, model: BaseAlgorithm) -> None:
         """
@@ -165,4 +180,5 @@ class ResumableManager(SearchManager):
             model.save_replay_buffer(folder / "replay_buffer.pkl")
         normalizer = model.get_vec_normalize_env()
         if normalizer is not None:
-            normalizer.save(str(Path(self.params_path) / "vecnormalize.pkl"))
+            with written_whole(Path(self.params_path) / "vecnormalize.pkl") as file:
+                pickle.dump(normalizer, file)

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import os
 import random
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +17,14 @@ import numpy as np
 import torch as th
 
 LOGS = ("monitor.csv", "progress.csv")
+UNFINISHED = re.compile(r"\..+\.(zip|csv|pkl)\.[a-z0-9_]{8}")  # what ``tempfile`` calls a file beside one of a run
 
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
     """
-    A file that is there whole or not at all: written beside, forced to the disk, and renamed.
+    A file that is there whole or not at all: written beside, forced to the disk, and renamed. What a process that was killed
+    left beside is removed by :func:`remove_unfinished`.
 
     :param path: The file
     :return: where to write
@@ -37,19 +40,33 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with contextlib.suppress(OSError):  # Windows opens no folder, and some file systems do not force one to the disk
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """
+    Remove what :func:`written_whole` was writing when its process was killed. No other process may be writing to the folder
+    meanwhile: one run has one process.
+
+    :param folder: Of a run; the folders in it are searched, too
+    """
+    for path in (*folder.glob(".*"), *folder.glob("*/.*")):
+        if UNFINISHED.fullmatch(path.name) and path.is_file():
+            with contextlib.suppress(OSError):  # on Windows, of a file that somebody has open
+                path.unlink()
 
 
 def log_sizes(folder: Path, tensorboard: str | None) -> dict[str, int]:
     """
     :param folder: Of a run
     :param tensorboard: Where the logger writes, if anywhere
-    :return: by path from ``folder``, lines of its CSV files, which may get further columns, and bytes of TensorBoard's files,
-        which only grow
+    :return: by path from ``folder`` (by whole path where there is none), lines of its CSV files, which may get further
+        columns, and bytes of TensorBoard's files, which only grow
     """
     sizes = {}
     for path in map(folder.joinpath, LOGS):
@@ -57,7 +74,7 @@ def log_sizes(folder: Path, tensorboard: str | None) -> dict[str, int]:
             with open(path, "rb") as file:
                 sizes[path.name] = sum(block.count(b"\n") for block in iter(functools.partial(file.read, 1 << 20), b""))
     for path in _events(Path(tensorboard)) if tensorboard else ():
-        sizes[os.path.relpath(path, folder)] = path.stat().st_size
+        sizes[_from_folder(path, folder)] = path.stat().st_size
     return sizes
 
 
@@ -76,10 +93,11 @@ def cut_logs(folder: Path, sizes: dict[str, int]) -> None:
     known = {folder / name: size for name, size in sizes.items() if name not in LOGS}
     for place in {path.parent for path in known}:
         for path in _events(place):
-            if path in known:
-                os.truncate(path, min(known[path], path.stat().st_size))
-            else:
-                path.unlink()
+            with contextlib.suppress(PermissionError):  # on Windows, while TensorBoard reads it
+                if path in known:
+                    os.truncate(path, min(known[path], path.stat().st_size))
+                else:
+                    path.unlink()
 
 
 def forget_events(folder: Path) -> None:
@@ -89,10 +107,17 @@ def forget_events(folder: Path) -> None:
     :param folder: Of the run
     """
     for place in {path.parent for path in folder.glob("*/events.out.tfevents.*")}:
-        for path in _events(place):
-            path.unlink()
-        with contextlib.suppress(OSError):  # it holds something else
+        with contextlib.suppress(OSError):  # it holds something else, or, on Windows, TensorBoard reads a file of it
+            for path in _events(place):
+                path.unlink()
             place.rmdir()
+
+
+def _from_folder(path: Path, folder: Path) -> str:
+    try:
+        return os.path.relpath(path, folder)
+    except ValueError:  # on another drive of Windows
+        return str(path.absolute())
 
 
 def _events(folder: Path) -> Iterator[Path]:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import yaml
@@ -21,7 +22,7 @@ from stable_baselines3.common.monitor import LoadMonitorResultsError
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_snd.callbacks import StreamMonitor
-from sb3_snd.checkpoints import StopRequest
+from sb3_snd.checkpoints import StopRequest, normalizer_folder
 from sb3_snd.envs import make_atari_env, make_procgen_env, require_package
 from sb3_snd.extras import require
 from sb3_snd.hardware import keep_freed_memory
@@ -37,6 +38,7 @@ require("rl_zoo3", "zoo")
 
 import rl_zoo3  # noqa: E402
 import rl_zoo3.train  # noqa: E402
+import rl_zoo3.utils  # noqa: E402
 from rl_zoo3.exp_manager import ExperimentManager  # noqa: E402
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER  # noqa: E402
 
@@ -293,7 +295,7 @@ def enjoy() -> None:
     parser.parse_known_args(namespace=known)
     sys.argv[1:1] = ["--folder", "logs"]
     SNDExperimentManager.began = False
-    with one_sentence(known.verbose), contextlib.ExitStack() as stack:
+    with one_sentence(known.verbose), own_statistics(rl_zoo3.enjoy), contextlib.ExitStack() as stack:
         if known.novelty and known.record is None:
             raise ValueError("--novelty draws into a video: say which with --record FILE.mp4.")
         if known.record is not None:
@@ -303,6 +305,45 @@ def enjoy() -> None:
             if known.algo in rl_zoo3.ALGOS:  # otherwise rl_zoo3's parser says which there are
                 stack.enter_context(recording(known.record, known.n_timesteps, known.novelty, known.algo))
         rl_zoo3.enjoy.enjoy()
+
+
+@contextlib.contextmanager
+def own_statistics(*modules: ModuleType) -> Iterator[None]:
+    """
+    Meanwhile the Zoo gives each model the statistics that lie beside it, and its environment the run's ``env_kwargs``, which
+    not every command of the Zoo looks for in ``config.yml``.
+
+    :param modules: Which hold ``get_model_path`` and ``create_test_env`` already, besides those that they are from
+    """
+    utils = rl_zoo3.utils
+    find, make = utils.get_model_path, utils.create_test_env
+    chosen = [Path()]
+
+    def get_model_path(*args: Any, **kwargs: Any) -> tuple[str, str, str]:
+        found = find(*args, **kwargs)
+        chosen[0] = Path(found[1])
+        return found
+
+    def create_test_env(env_id: str, stats_path: str | None = None, **kwargs: Any) -> VecEnv:
+        entry = (kwargs.get("hyperparams") or {}).pop("env_kwargs", None) or {}
+        kwargs["env_kwargs"] = {**entry, **(kwargs.get("env_kwargs") or {})}
+        with normalizer_folder(chosen[0], stats_path) as folder:
+            return make(env_id, stats_path=folder, **kwargs)
+
+    replaced = {"get_model_path": get_model_path, "create_test_env": create_test_env}
+    before = [
+        (module, name, vars(module)[name])
+        for module in (utils, rl_zoo3, *modules)
+        for name in replaced
+        if name in vars(module)
+    ]
+    for module, name, _ in before:
+        setattr(module, name, replaced[name])
+    try:
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
 
 
 @contextlib.contextmanager

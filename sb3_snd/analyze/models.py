@@ -16,6 +16,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from sb3_snd.checkpoints import normalizer_folder
 from sb3_snd.envs import require_package
 from sb3_snd.ppo_snd import PPOSND
 from sb3_snd.report import published
@@ -143,13 +144,14 @@ def make_env(model: Model, n_envs: int, seed: int) -> VecEnv:
     hyperparams, stats_path = get_saved_hyperparams(str(model.config), test_mode=True)
     env_kwargs = hyperparams.pop("env_kwargs", None)
     env_kwargs = _args(model.config).get("env_kwargs") or env_kwargs
-    return create_test_env(
-        model.env_id,
-        n_envs=n_envs,
-        stats_path=stats_path,
-        seed=seed,
-        should_render=False,
-        hyperparams=hyperparams,
-        env_kwargs=env_kwargs,
-        vec_env_cls=DummyVecEnv,
-    )
+    with normalizer_folder(model.path, stats_path) as folder:
+        return create_test_env(
+            model.env_id,
+            n_envs=n_envs,
+            stats_path=folder,
+            seed=seed,
+            should_render=False,
+            hyperparams=hyperparams,
+            env_kwargs=env_kwargs,
+            vec_env_cls=DummyVecEnv,
+        )
