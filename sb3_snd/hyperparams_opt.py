@@ -16,6 +16,7 @@ require("rl_zoo3", "zoo")
 
 import optuna  # noqa: E402
 import rl_zoo3  # noqa: E402
+import rl_zoo3.exp_manager  # noqa: E402
 from rl_zoo3.exp_manager import ExperimentManager  # noqa: E402
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER  # noqa: E402
 
@@ -33,6 +34,13 @@ SCHEDULED = {None: ("ext_coef", "int_coef"), "snd_kwargs": ("eta", "learning_rat
 N_STEPS_POW = (5, 12)  # the Zoo's bounds
 BATCH_SIZE_POW = (6, 10)  # the Zoo's, without minibatches too small for a loss over a batch
 ROLLOUT = 2**14  # transitions at most, as in the paper
+
+
+#: hyperparameters that may be Python expressions in strings: the Zoo's, and ours, which it does not know
+EXPRESSIONS = (
+    *("policy_kwargs", "replay_buffer_class", "replay_buffer_kwargs", "monitor_kwargs", "normalize"),
+    *("snd_kwargs", "rollout_buffer_class", "rollout_buffer_kwargs"),
+)
 
 
 class BoundedTrial:
@@ -154,6 +162,30 @@ def _with_schedules_in_wrappers(wrappers: Any) -> Any:
     return read if isinstance(wrappers, list) else read[0]
 
 
+def evaluated(hyperparams: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    :param hyperparams: As they stand in a YAML file
+    :return: the same, with those of ``EXPRESSIONS`` evaluated that are strings, among the names that the Zoo has for its own
+    :raises ValueError: if one is no Python expression
+    """
+    plain = dict(hyperparams)
+    for name in EXPRESSIONS:
+        text = plain.get(name)
+        if isinstance(text, str):
+            try:
+                plain[name] = eval(text, dict(vars(rl_zoo3.exp_manager)))
+            except Exception as error:  # whatever the expression raises
+                raise ValueError(f"{name}={text!r} must be a Python expression, such as 'dict(a=1)': {error}.") from error
+    return plain
+
+
+class TrialNumber(int):
+    """A number that is true even where it is 0: the Zoo tests it for truth."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
 def merged(entry: Mapping[str, Any], sampled: Mapping[str, Any]) -> dict[str, Any]:
     """
     :param entry: Hyperparameters
@@ -165,7 +197,25 @@ def merged(entry: Mapping[str, Any], sampled: Mapping[str, Any]) -> dict[str, An
 
 
 class SearchManager(ExperimentManager):
-    """The Zoo's manager, whose search would replace the entry's ``snd_kwargs`` and ``policy_kwargs`` as a whole."""
+    """
+    The Zoo's manager, whose search would replace the entry's ``snd_kwargs`` and ``policy_kwargs`` as a whole, and which takes
+    trial 0 for none. ``snd_kwargs`` may be a string, as ``policy_kwargs`` may in the Zoo.
+
+    :param args: Arguments of ``ExperimentManager``, by position
+    :param kwargs: Arguments of ``ExperimentManager``, by name
+    :raises ValueError: if a trial is asked for and no study
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.trial_id is None:
+            return
+        if not (self.storage and self.study_name):
+            raise ValueError(f"--trial-id {self.trial_id} must go with --storage and --study-name, which say of what study.")
+        self.trial_id = TrialNumber(self.trial_id)
+
+    def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
+        return super()._preprocess_hyperparams(evaluated(hyperparams))
 
     @property
     def _has_streams(self) -> bool:
@@ -199,12 +249,21 @@ class SearchManager(ExperimentManager):
         :param trial_id: Number of the trial; None: the best
         :param convert: Whether to give arguments of the algorithm, not what Optuna stores
         :return: hyperparameters of a trial
+        :raises ValueError: if there is no such study or trial, or it has not got all of them
         """
-        params = super().load_trial(storage, study_name, trial_id, convert)
+        try:
+            if trial_id is not None and trial_id < 0:
+                raise IndexError("trials are counted from 0")
+            params = super().load_trial(storage, study_name, trial_id, convert)
+        except (LookupError, OSError) as error:
+            raise ValueError(
+                f"Trial {trial_id} of the study {study_name!r} in {storage} has no hyperparameters for {self.algo} ({error}):"
+                " choose one that was completed."
+            ) from error
         if not (convert and self._has_streams):
             return params
         self.trial_id, wanted = None, self.trial_id
         with contextlib.redirect_stdout(io.StringIO()):
             entry, _ = ExperimentManager.read_hyperparameters(self)
         self.trial_id = wanted
-        return merged(entry, params)
+        return merged(evaluated(entry), params)

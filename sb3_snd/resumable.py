@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from sb3_snd.checkpoints import RunCheckpoint, StopRequest, checkpoints, find_checkpoint, find_normalizer, load_run, save_whole
 from sb3_snd.extras import require
 from sb3_snd.faults import describe, needed_memory
-from sb3_snd.hyperparams_opt import SearchManager
+from sb3_snd.hyperparams_opt import SearchManager, evaluated
 from sb3_snd.run_files import forget_events, written_whole
 
 require("rl_zoo3", "zoo")
@@ -44,11 +44,20 @@ class ResumableManager(SearchManager):
 
     def __init__(self, args: argparse.Namespace, algo: str, env_id: str, *more: Any, **kwargs: Any) -> None:
         super().__init__(args, algo, env_id, *more, **kwargs)
+        self._check_numbers()
         self._checkpoint: Path | None = None
         self._resumed: dict[str, Any] | None = None
         self._save_freq = 0
         if self.resume:
             self._find_run()
+
+    def _check_numbers(self) -> None:
+        """Of the command line, those that the Zoo would take for none, or divide by."""
+        n_steps, interval = getattr(self.args, "n_timesteps", -1), getattr(self.args, "log_interval", -1)
+        if n_steps < 1 and n_steps != -1:
+            raise ValueError(f"-n {n_steps}: a run must have 1 step at least; without -n it has those of its entry.")
+        if interval == 0:
+            raise ValueError("--log-interval 0: give the number of rollouts from one log to the next, or -2 for no log.")
 
     @property
     def _identity(self) -> dict[str, Any]:
@@ -103,16 +112,20 @@ class ResumableManager(SearchManager):
         print(f"--resume: goes on at step {model.num_timesteps:,}.", f"Episodes begin anew: {reason}." if reason else "")
         return model
 
-    def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
+    def _preprocess_action_noise(
+        self, hyperparams: dict[str, Any], saved_hyperparams: dict[str, Any], env: VecEnv
+    ) -> dict[str, Any]:
+        """See ``ExperimentManager``; the last place before a model is loaded that knows what will be saved."""
         if self._checkpoint is not None:
-            before = dict(yaml.load((Path(self.params_path) / "config.yml").read_text(), Loader=yaml.UnsafeLoader))
-            for name in sorted({*before, *saved_hyperparams} - {"n_timesteps"}):
-                if before.get(name) != saved_hyperparams.get(name):
+            before = yaml.load((Path(self.params_path) / "config.yml").read_text(), Loader=yaml.UnsafeLoader)
+            before, now = evaluated(before), evaluated(saved_hyperparams)
+            for name in sorted({*before, *now} - {"n_timesteps"}):
+                if before.get(name) != now.get(name):
                     raise ValueError(
-                        f"--resume: {name} was {before.get(name)!r} and is {saved_hyperparams.get(name)!r}:"
+                        f"--resume: {name} was {before.get(name)!r} and is {now.get(name)!r}:"
                         " give the hyperparameters that the run began with, or begin another."
                     )
-        super()._save_config(saved_hyperparams)
+        return super()._preprocess_action_noise(hyperparams, saved_hyperparams, env)
 
     def create_callbacks(self) -> None:
         """See ``ExperimentManager.create_callbacks``; on-policy algorithms get their checkpoints in :meth:`learn`."""

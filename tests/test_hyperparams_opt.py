@@ -10,12 +10,12 @@ import optuna
 import pytest
 import yaml
 from optuna.trial import FixedTrial
-from rl_zoo3.hyperparams_opt import convert_onpolicy_params
+from rl_zoo3.hyperparams_opt import HYPERPARAMS_SAMPLER, convert_onpolicy_params
 from stable_baselines3.common.vec_env import VecNormalize, is_vecenv_wrapped
 from torch import nn
 
 from sb3_snd import PPOSND, VecIntrinsicReward, zoo
-from sb3_snd.hyperparams_opt import FADES, OWN, convert_ppo_snd_params, merged, sample_ppo_snd_params, size_bounds
+from sb3_snd.hyperparams_opt import FADES, OWN, convert_ppo_snd_params, evaluated, merged, sample_ppo_snd_params, size_bounds
 
 ROOT = Path(__file__).parent.parent
 PPO_PARAMS = {
@@ -140,6 +140,132 @@ def test_a_search_trains_with_and_evaluates_without_the_bonus(tmp_path, monkeypa
     assert wrapped and snd.eta == 3.0 and snd.return_stats is not None and rollout == 32 * 32
     assert snd.optimizer.defaults["lr"] == 2e-4
     assert -200 <= study.best_value < 0 and study.best_value * 5 == round(study.best_value * 5)
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Two trials with their own eta, and one that never drew anything. :return: options that name the study"""
+    storage = f"sqlite:///{tmp_path / 'search.db'}"
+    study = optuna.create_study(storage=storage, study_name="car", direction="maximize")
+    for eta in (3.0, 5.0):
+        study.enqueue_trial({**PPO_PARAMS, **OWN_PARAMS, "eta": eta})
+        study.optimize(lambda trial: (sample_ppo_snd_params(trial, 3, 2, {}), 0.0)[1], n_trials=1)
+    study.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL))
+    return ["--storage", storage, "--study-name", "car"]
+
+
+def train(monkeypatch, folder, *options, algo="ppo_snd", env="MountainCar-v0"):
+    command = ["train.py", "--algo", algo, "--env", env, "-f", folder, "--seed", "0", "--device", "cpu", *options]
+    monkeypatch.setattr(sys, "argv", list(map(str, command)))
+    zoo.train()
+    path = sorted((folder / algo).glob("*/*/config.yml"))[-1]
+    return dict(yaml.unsafe_load(path.read_text())), path.parent.parent
+
+
+TINY = ("-params", "n_envs:2", "n_steps:8", "batch_size:16", "n_epochs:1")
+
+
+@pytest.mark.parametrize(("number", "eta"), [(0, 3.0), (1, 5.0)])
+def test_a_run_takes_the_trial_that_it_is_given(number, eta, study, tmp_path, monkeypatch):
+    """And what is typed goes over it."""
+    config, _ = train(monkeypatch, tmp_path / "logs", "-n", 16, *study, "--trial-id", number, *TINY)
+    assert config["snd_kwargs"] == {"eta": eta, "learning_rate": 2e-4, "norm_reward": True}
+    assert config["gamma_int"] == 0.95 and config["n_steps"] == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["{study}", "--trial-id", "3"], "Trial 3 of the study 'car' in sqlite:///.* has no hyperparameters for ppo_snd"),
+        (
+            ["{study}", "--trial-id", "-1"],
+            r"Trial -1 of the study 'car' .* \(trials are counted from 0\): choose one that was",
+        ),
+        (["{study}", "--trial-id", "2"], "Trial 2 of the study 'car' .* choose one that was completed"),
+        (["{study}", "--study-name", "bus", "--trial-id", "0"], "Trial 0 of the study 'bus' .* choose one that was completed"),
+        (["--trial-id", "0"], "--trial-id 0 must go with --storage and --study-name"),
+        (["--storage", "sqlite:///no.db", "--trial-id", "7"], "--trial-id 7 must go with --storage and --study-name"),
+        (["-n", "0"], "-n 0: a run must have 1 step at least; without -n it has those of its entry"),
+        (["-n", "-7"], "-n -7: a run must have 1 step at least"),
+        (["--log-interval", "0"], "--log-interval 0: give the number of rollouts"),
+        (["-params", "snd_kwargs:'dict(eta=1'"], r"snd_kwargs='dict\(eta=1' must be a Python expression, such as 'dict"),
+        (
+            ["-params", "snd_kwargs:'nonsense'"],
+            "snd_kwargs='nonsense' must be a Python expression.*name 'nonsense' is not def",
+        ),
+        (["-params", "snd_kwargs:'7'"], "snd_kwargs=7 must be a dict of SND's arguments"),
+    ],
+)
+def test_numbers_and_expressions_that_say_nothing(options, message, study, tmp_path, monkeypatch):
+    options = [each for option in options for each in (study if option == "{study}" else [option])]
+    with pytest.raises(SystemExit, match=message) as error:
+        train(monkeypatch, tmp_path / "logs", *TINY, *options)
+    assert "\n" not in error.value.code and not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize("number", ["seed", "save-freq", "eval-freq", "num-threads"])
+def test_zero_is_a_number(number, tmp_path, monkeypatch):
+    _, run = train(monkeypatch, tmp_path, "-n", 16, f"--{number}", 0, *TINY)
+    saved = yaml.unsafe_load(next(run.glob("*/args.yml")).read_text())
+    assert dict(saved)[number.replace("-", "_")] == 0
+    assert not list(run.glob("rl_model_*")) and not (run / "evaluations.npz").exists()
+    assert PPOSND.load(next(run.glob("*.zip")), device="cpu").seed == 0
+
+
+def test_expressions_in_strings():
+    entry = {
+        "snd_kwargs": "dict(eta=0.5)",
+        "policy_kwargs": "dict(activation_fn=nn.ReLU)",
+        "policy": "MlpPolicy",
+        "gamma": 0.5,
+    }
+    plain = {"snd_kwargs": {"eta": 0.5}, "policy_kwargs": {"activation_fn": nn.ReLU}, "policy": "MlpPolicy", "gamma": 0.5}
+    assert evaluated(entry) == evaluated(plain) == plain
+    assert entry["snd_kwargs"] == "dict(eta=0.5)"
+
+
+def own_file(folder, snd_kwargs):
+    sizes = dict(n_timesteps=32, n_envs=2, n_steps=8, batch_size=16, n_epochs=1)
+    entry = dict(**sizes, policy="MlpPolicy", snd_kwargs=snd_kwargs, policy_kwargs="dict(net_arch=[8])")
+    (folder / "own.yml").write_text(yaml.dump({"CartPole-v1": entry}))
+    return "--conf-file", folder / "own.yml"
+
+
+def test_snd_kwargs_as_a_string(study, tmp_path, monkeypatch):
+    """As the Zoo has it for policy_kwargs: in training, in a run that goes on, in a trial's settings, and in enjoy."""
+    options = {"algo": "ppo_snd", "env": "CartPole-v1"}
+    text = own_file(tmp_path, "dict(eta=0.5, norm_reward=True)")
+    config, run = train(monkeypatch, tmp_path / "logs", *text, "--save-freq", 16, **options)
+    assert config["snd_kwargs"] == "dict(eta=0.5, norm_reward=True)"
+    snd = PPOSND.load(run / "CartPole-v1.zip", device="cpu").snd
+    assert snd.eta == 0.5 and snd.return_stats is not None
+
+    plain = own_file(tmp_path, {"eta": 0.5, "norm_reward": True})  # it says the same
+    _, same = train(monkeypatch, tmp_path / "logs", *plain, "--resume", "-n", 48, **options)
+    assert same == run and PPOSND.load(run / "CartPole-v1.zip", device="cpu").num_timesteps == 48
+    with pytest.raises(SystemExit, match=r"--resume: snd_kwargs was {'eta': 0.5, 'norm_reward': True} and is {'eta': 0.25}"):
+        train(monkeypatch, tmp_path / "logs", *own_file(tmp_path, "dict(eta=0.25)"), "--resume", **options)
+
+    text = own_file(tmp_path, "dict(norm_reward=True)")
+    config, _ = train(monkeypatch, tmp_path / "trial", *text, *study, "--trial-id", 0, *TINY, **options)
+    assert config["snd_kwargs"] == {"eta": 3.0, "learning_rate": 2e-4, "norm_reward": True}
+    assert config["policy_kwargs"]["net_arch"] == {"pi": [64, 64], "vf": [64, 64]}  # the trial's
+
+    monkeypatch.setattr(sys, "argv", ["enjoy.py", "--algo", "ppo_snd", "--env", "CartPole-v1", "-f", str(tmp_path / "logs")])
+    sys.argv += ["--no-render", "-n", "3"]
+    zoo.enjoy()
+
+
+def test_snd_kwargs_as_a_string_in_a_search(tmp_path, monkeypatch):
+    zoo.register()
+    monkeypatch.setattr(zoo.SNDExperimentManager, "resume", False)
+    conf = own_file(tmp_path, "dict(norm_reward=True)")[1]
+    options = dict(n_timesteps=64, n_trials=1, optimize_hyperparameters=True, n_evaluations=1, verbose=0, device="cpu")
+    args = argparse.Namespace(algo="ppo_snd", env="CartPole-v1")
+    manager = zoo.SNDExperimentManager(args, "ppo_snd", "CartPole-v1", str(tmp_path), config=str(conf), **options)
+    assert manager.setup_experiment() is None
+    sampled = HYPERPARAMS_SAMPLER["ppo_snd"](FixedTrial({**PPO_PARAMS, **OWN_PARAMS}), 2, 2, {})
+    assert sampled["snd_kwargs"] == {"eta": 3.0, "learning_rate": 2e-4, "norm_reward": True}
 
 
 @pytest.mark.slow
