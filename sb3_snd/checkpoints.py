@@ -11,20 +11,23 @@ import shutil
 import signal
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, BinaryIO
 
+import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize, unwrap_vec_wrapper
 
 from sb3_snd.env_state import get_env_state, plain_state, set_env_state, set_plain_state
+from sb3_snd.faults import NonFiniteError
 from sb3_snd.run_files import cut_logs, get_random_state, log_sizes, remove_unfinished, set_random_state, written_whole
-from sb3_snd.snd import SND
+from sb3_snd.snd import SND, UNREADABLE
 from sb3_snd.wrappers import VecIntrinsicReward
 
+TENSORS = ".pth"  # as SB3 calls the entries of nets and optimisers
 META, STATE, NETS = "sb3_snd_meta.json", "sb3_snd_state.pkl", "sb3_snd_nets"  # what a checkpoint's zip holds besides the model
 PREFIX = "rl_model"  # as SB3's and the Zoo's checkpoints
 NORMALIZER = f"{PREFIX}_vecnormalize"  # as SB3's ``CheckpointCallback`` calls the statistics beside them
@@ -33,11 +36,14 @@ KEPT = 3  # the newest
 CHANGING = ("num_timesteps", "_last_obs", "_last_episode_starts", "_last_original_obs", "ep_info_buffer", "ep_success_buffer")
 
 
-def save_whole(model: BaseAlgorithm, path: Path, entries: dict[str, bytes] | None = None) -> None:
+def save_whole(
+    model: BaseAlgorithm, path: Path, entries: dict[str, bytes] | None = None, check: Callable[[BinaryIO], None] | None = None
+) -> None:
     """
     :param model: Saved as ``model.save`` does, but whole or not at all
     :param path: The zip
     :param entries: Further files in it
+    :param check: Looks at what has been written and raises if it is not to stay
     :raises OSError: if the disk is full, or the folder gone; what was there stays
     """
     with written_whole(path) as file:
@@ -46,6 +52,32 @@ def save_whole(model: BaseAlgorithm, path: Path, entries: dict[str, bytes] | Non
             with zipfile.ZipFile(file, "a") as archive:
                 for name, content in entries.items():
                     archive.writestr(name, content)
+        if check is not None:
+            check(file)
+
+
+def find_poison(archive: zipfile.ZipFile, constants: Sequence[str]) -> tuple[str, float] | None:
+    """
+    :param archive: A model
+    :param constants: Names of buffers that hold infinities on purpose, as masks do
+    :return: the first tensor of its nets and optimisers that is not finite, and what it holds; None if all are finite
+    """
+
+    def search(value: Any, name: str) -> Iterator[tuple[str, float]]:
+        if isinstance(value, th.Tensor):
+            wrong = value.isnan() if name.rpartition(":")[2] in constants else ~value.isfinite()
+            if wrong.any():
+                yield name, float(value[wrong][0])
+        elif isinstance(value, (dict, list)):
+            for key, entry in value.items() if isinstance(value, dict) else enumerate(value):
+                yield from search(entry, f"{name}:{key}")
+
+    for entry in archive.namelist():
+        if entry.endswith(TENSORS) or entry == NETS:
+            tensors = th.load(io.BytesIO(archive.read(entry)), map_location="cpu", weights_only=True)
+            for found in search(tensors, entry.removesuffix(TENSORS)):
+                return found
+    return None
 
 
 class StopRequest:
@@ -79,6 +111,7 @@ class RunCheckpoint(BaseCallback):
     other callbacks' counters and best scores, what the logger has not written yet, the lengths of log files, and the states
     of all random generators (Python, numpy, PyTorch on CPU and CUDA). Evaluation environments are not among it. The newest
     three are kept. Statistics for ``VecNormalize.load`` lie beside each of them, ``rl_model_vecnormalize_<steps>_steps.pkl``.
+    Where nets or optimisers are not finite, nothing is written and the run ends with a ``NonFiniteError``.
 
     A run that is asked to stop within a rollout drops that rollout: its checkpoint is the rollout's beginning, and log files
     are cut back to it at once.
@@ -115,12 +148,15 @@ class RunCheckpoint(BaseCallback):
         self._beginning: dict[str, Any] = {}  # of the rollout
         self._within = False  # a rollout
         self._saved_at = 0
+        self._constants: list[str] = []  # buffers that are infinite on purpose
 
     def _others(self) -> list[BaseCallback]:
         return [callback for callback in self.callbacks if callback is not self]
 
     def _init_callback(self) -> None:
         self._saved_at = self.model.num_timesteps
+        buffers = (buffer for net in (self.model.policy, find_snd(self.model)) if net for buffer in net.named_buffers())
+        self._constants = [name for name, buffer in buffers if buffer.isinf().any()]
         if self._resumed is None:
             return
         saved = self._resumed["callbacks"]
@@ -220,10 +256,11 @@ class RunCheckpoint(BaseCallback):
 
         :return: the checkpoint
         :raises OSError: if it cannot be written
+        :raises NonFiniteError: if nets or optimisers are not finite; nothing is written or removed then
         """
         steps = self.model.num_timesteps
         path = self.folder / f"{PREFIX}_{steps}_steps.zip"
-        meta = {**self.identity, "steps": steps}
+        meta = {**self.identity, "steps": steps, "constants": self._constants}
         state = pickle.dumps({"env": self._beginning["env"], **pickle.loads(self._beginning["rest"])})
         entries = {META: json.dumps(meta).encode(), STATE: state}
         snd = find_snd(self.model)
@@ -231,13 +268,21 @@ class RunCheckpoint(BaseCallback):
             nets = io.BytesIO()
             snd.save(nets)  # type: ignore[arg-type]  # PyTorch takes files
             entries[NETS] = nets.getvalue()
-        if self._beginning["normalizer"] is not None:  # first, so that no checkpoint is ever without
-            with written_whole(_normalizer_path(path)) as file:
-                file.write(self._beginning["normalizer"])
-        save_whole(self.model, path, entries)
+        try:
+            if self._beginning["normalizer"] is not None:  # first, so that no checkpoint is ever without
+                with written_whole(_normalizer_path(path)) as file:
+                    file.write(self._beginning["normalizer"])
+            save_whole(self.model, path, entries, self._refuse_poison)
+        finally:
+            self._remove_old()
         self._saved_at = steps
-        self._remove_old()
         return path
+
+    def _refuse_poison(self, file: BinaryIO) -> None:
+        with zipfile.ZipFile(file) as archive:
+            poison = find_poison(archive, self._constants)
+        if poison is not None:
+            raise NonFiniteError(f"{poison[0]} in the model to be saved", poison[1], poisoned=True)
 
     def _remove_old(self) -> None:
         found = checkpoints(self.folder)
@@ -296,18 +341,23 @@ def flaw(path: Path, identity: dict[str, Any]) -> str | None:
     """
     :param path: A file
     :param identity: What the run has to be
-    :return: None for a whole checkpoint of this run, else what it lacks
+    :return: None for a whole checkpoint of this run with nets that are finite, else what is wrong with it
     """
     try:
         with zipfile.ZipFile(path) as archive:
             if META not in archive.namelist() or STATE not in archive.namelist():
                 return "it is no checkpoint of a run"
             broken = archive.testzip()
+            if broken is not None:
+                return f"{broken} in it is damaged"
             meta = json.loads(archive.read(META))
+            poison = find_poison(archive, meta.get("constants", []))
     except (OSError, zipfile.BadZipFile, ValueError, EOFError, NotImplementedError):
         return "it is truncated or no zip file"
-    if broken is not None:
-        return f"{broken} in it is damaged"
+    except UNREADABLE:
+        return "it holds something else where tensors should be"
+    if poison is not None:
+        return f"{poison[0]} in it is {poison[1]}"
     others = [name for name, value in identity.items() if meta.get(name) != value]
     return f"its {others[0]} is {meta.get(others[0])!r}, not {identity[others[0]]!r}" if others else None
 

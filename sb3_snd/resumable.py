@@ -16,9 +16,9 @@ from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_snd.checkpoints import RunCheckpoint, StopRequest, checkpoints, find_checkpoint, find_normalizer, load_run, save_whole
+from sb3_snd.checkpoints import RunCheckpoint, StopRequest, find_checkpoint, find_normalizer, load_run, save_whole
 from sb3_snd.extras import require
-from sb3_snd.faults import describe, needed_memory
+from sb3_snd.faults import NonFiniteError, describe, needed_memory
 from sb3_snd.hyperparams_opt import SearchManager, evaluated
 from sb3_snd.run_files import forget_events, written_whole
 
@@ -174,9 +174,9 @@ class ResumableManager(SearchManager):
         steps = model.num_timesteps
         try:
             saved = None if getattr(error, "poisoned", False) else saver.save_after_fault()
-        except OSError:
+        except (OSError, NonFiniteError):
             saved = None
-        last = saved or next(iter(checkpoints(Path(self.save_path))), None)
+        last = saved or find_checkpoint(Path(self.save_path), self._identity)[0]
         state = f"the state before is in {last}, --resume goes on from there" if last else "there is no checkpoint yet"
         sys.exit(f"{Path(sys.argv[0]).name}: after {steps:,} steps {sentence}; {state}.")
 

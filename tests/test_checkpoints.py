@@ -26,6 +26,7 @@ from sb3_snd import PPOSND, ExplorationLogger, SNDCallback, VecIntrinsicReward, 
 from sb3_snd.callbacks import StreamMonitor
 from sb3_snd.checkpoints import RunCheckpoint, StopRequest, find_checkpoint, flaw, load_run, save_whole
 from sb3_snd.env_state import get_env_state, set_env_state
+from sb3_snd.faults import NonFiniteError
 from sb3_snd.run_files import forget_events, written_whole
 
 IDENTITY = {"algo": "some", "environment": "DeepSea-v0", "seed": 5}
@@ -290,6 +291,78 @@ def test_broken_and_foreign_files_are_named_and_the_one_before_is_taken(tmp_path
     assert find_checkpoint(tmp_path / "run", {**IDENTITY, "algo": "other"})[0] is None
     model = PPOSND.load(third, device="cpu")  # it is a model, too
     assert model.num_timesteps == 192
+
+
+def policy(model):
+    return model.policy.value_net.weight.data
+
+
+def moments(model):
+    return next(iter(model.policy.optimizer.state.values()))["exp_avg"]
+
+
+def nets(model):
+    return next(checkpoints.find_snd(model).parameters()).data
+
+
+def moments_of_nets(model):
+    return next(iter(checkpoints.find_snd(model).optimizer.state.values()))["exp_avg_sq"]
+
+
+def statistics(model):
+    return checkpoints.find_snd(model).target.frame_stats.var
+
+
+POISONED = [
+    (two_streams, policy, float("nan"), "policy:value_net.weight"),
+    (two_streams, policy, float("inf"), "policy:value_net.weight"),
+    (two_streams, moments, float("nan"), "policy.optimizer:state:0:exp_avg"),
+    (two_streams, nets, float("nan"), "snd:learner.0.weight"),
+    (two_streams, moments_of_nets, float("inf"), "snd.optimizer:state:0:exp_avg_sq"),
+    (bonus, nets, float("nan"), "sb3_snd_nets:snd:learner.0.weight"),
+    (bonus, moments_of_nets, -float("inf"), "sb3_snd_nets:optimizer:state:0:exp_avg_sq"),
+    (bonus, statistics, float("inf"), "sb3_snd_nets:snd:target.frame_stats.var"),
+]
+
+
+@pytest.mark.parametrize(("kind", "part", "value", "name"), POISONED)
+def test_nets_that_are_not_finite_are_no_checkpoint(kind, part, value, name, tmp_path, monkeypatch):
+    """As an update leaves them that nobody looks at; one that lies there from elsewhere is not taken, but the one before."""
+    folder = tmp_path / "run"
+    model = train(folder, kind, total=192)
+    before = {path.name: path.read_bytes() for path in folder.glob("rl_model_*")}
+    saver = RunCheckpoint(folder, 64, [], IDENTITY)
+    saver.init_callback(model)
+    saver.on_rollout_start()  # sound, and saved already
+    model.num_timesteps = 256
+    part(model).view(-1)[0] = value
+    message = rf"^\S+ in the model to be saved is {value}: lower learning_rate"
+    with pytest.raises(NonFiniteError, match=message) as error:
+        saver.on_rollout_start()
+    assert error.value.poisoned and len(before) == 6
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name in before} == before
+    assert not [path for path in folder.iterdir() if "256" in path.name]
+    monkeypatch.setattr(saver, "_refuse_poison", None)
+    saver.save()
+    found, refused = find_checkpoint(folder, IDENTITY)
+    assert found == folder / "rl_model_192_steps.zip"
+    (sentence,) = refused
+    where = sentence.removeprefix(f"{folder / 'rl_model_256_steps.zip'}: ").partition(" in it is ")
+    assert where[2] == f"{value}, going on to the one before."
+    assert where[0].split(":")[:-1] == name.split(":")[:-1]  # the first parameter is not called the same in each target
+
+
+def test_infinities_on_purpose_are_saved(tmp_path):
+    """A mask is infinite from the beginning, and in the run that goes on."""
+    env = make_vec_env("DeepSea-v0", 4, seed=5, env_kwargs={"size": 5})
+    model = PPO("MlpPolicy", env, **SIZES)
+    model.policy.register_buffer("mask", th.tensor([0.0, -float("inf")]), persistent=True)
+    model.learn(128, callback=RunCheckpoint(tmp_path, 64, [], IDENTITY))
+    (newest, _), refused = checkpoints.checkpoints(tmp_path), find_checkpoint(tmp_path, IDENTITY)
+    assert refused == (newest, [])
+    model.policy.mask[0] = float("nan")
+    with pytest.raises(NonFiniteError, match="policy:mask in the model to be saved is nan"):
+        model.learn(128, callback=RunCheckpoint(tmp_path, 64, [], IDENTITY))
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path):

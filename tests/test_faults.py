@@ -172,6 +172,29 @@ def test_a_fault_on_the_command_line(tmp_path, monkeypatch):
         zoo.train()
 
 
+class Overflow(BaseCallback):
+    """Poisons the policy after the third rollout, as an update could whose gradient nobody looks at."""
+
+    def _on_step(self):
+        return True
+
+    def _on_rollout_start(self):
+        if self.num_timesteps == 48:
+            self.model.policy.value_net.weight.data.fill_(float("nan"))
+
+
+def test_poisoned_nets_end_a_run_with_the_last_sound_checkpoint_named(tmp_path, monkeypatch):
+    arguments = [*command(tmp_path, step=999), "-params", "callback:'test_faults.Overflow'"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    message = (
+        r"after 48 steps policy:value_net.weight in the model to be saved is nan: lower .*; the state before is in .*_32_steps"
+    )
+    with pytest.raises(SystemExit, match=message):
+        zoo.train()
+    names = {path.name for path in tmp_path.rglob("*.zip")}
+    assert names == {"rl_model_16_steps.zip", "rl_model_32_steps.zip"}
+
+
 def test_a_dead_worker_ends_the_run_in_time(tmp_path):
     arguments = command(tmp_path, "--vec-env", "subproc", die=True)
     environ = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
