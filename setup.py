@@ -8,7 +8,7 @@ here = Path(__file__).parent
 
 extras = {
     "atari": ["ale-py>=0.12.1,<0.13", "opencv-python-headless>=4.8"],
-    "zoo": ["rl_zoo3>=2.9,<3", "tensorboard>=2.9.1", "tqdm", "rich", "requests"],
+    "zoo": ["rl_zoo3>=2.9,<3", "tensorboard>=2.9.1", "tqdm", "rich", "requests", "moviepy>=1.0.3"],
     "plots": ["rl_zoo3[plots]>=2.9,<3", "matplotlib>=3.7", "tqdm"],
     "procgen": [
         "procgen>=0.10.7; python_version < '3.11'",

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sb3_snd.extras import require_or_exit
+
 ATARI = ("MontezumaRevenge", "Gravitar", "Venture", "PrivateEye", "Pitfall", "Solaris")
 PROCGEN = ("caveflyer", "coinrun", "jumper", "climber")
 ENVS = [*(f"{game}NoFrameskip-v4" for game in ATARI), *(f"procgen-{game}-v0" for game in PROCGEN)]
@@ -94,4 +96,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    require_or_exit("tqdm", "plots")
     main()

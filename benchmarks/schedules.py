@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch as th
-import yaml
 from gymnasium.spaces import Box
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBufferSamples
@@ -29,11 +28,16 @@ from sb3_snd import PPOSND, SND
 from sb3_snd.buffers import StreamRolloutBuffer
 from sb3_snd.callbacks import StreamMonitor
 from sb3_snd.envs import make_atari_env, make_procgen_env
+from sb3_snd.extras import require_or_exit
 from sb3_snd.frame_stacks import FrameStore, find_stack
 from sb3_snd.hardware import keep_freed_memory, resolve_precision
 from sb3_snd.targets.std import STDTarget, infonce
 from sb3_snd.torch_layers import SNDTrunk
 from sb3_snd.type_aliases import Transitions
+
+require_or_exit("yaml", "zoo")
+
+import yaml  # noqa: E402
 
 ALGO_KEYS = ("ppo_rnd", "ppo_snd_v", "ppo_snd_v_original", "ppo_snd_std", "ppo_snd_vic", "ppo_snd")
 ROLLOUT, STEPPING, INFERENCE, NOVELTY, PPO_UPDATE, SND_UPDATE, OTHER = PHASES = (

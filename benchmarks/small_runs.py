@@ -11,6 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from sb3_snd.extras import require_or_exit
+
 ROOT = Path(__file__).parent.parent
 KEYS = ["ppo", "ppo_rnd", "ppo_snd_v", "ppo_snd_std", "ppo_snd_vic"]
 ENVS = [f"procgen-{game}-v0" for game in ("caveflyer", "coinrun", "jumper", "climber")]
@@ -66,4 +68,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    require_or_exit("rl_zoo3", "zoo")
     main()

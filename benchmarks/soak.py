@@ -21,6 +21,8 @@ from pathlib import Path
 
 from report_study import resident_size
 
+from sb3_snd.extras import require_or_exit
+
 ROOT = Path(__file__).parent.parent
 ENV_ID = "DeepSea-v0"
 N_ENVS, N_STEPS = 4, 32
@@ -135,4 +137,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    require_or_exit("rl_zoo3", "zoo")
     main()

@@ -15,8 +15,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
-import yaml
 
+from sb3_snd.extras import require_or_exit
 from sb3_snd.plots import binned_scores, plot_comparison
 from sb3_snd.sweep.runs import finished
 
@@ -53,6 +53,9 @@ def main() -> None:
     parser.add_argument("-params", "--hyperparams", nargs="+", default=[], help="over those of the entries; not kept apart")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time, one thread each")
     args = parser.parse_args()
+    for package, extra in (("rl_zoo3", "zoo"), ("matplotlib", "plots"), ("pandas", "plots")):
+        require_or_exit(package, extra)
+    import yaml
 
     entries = yaml.safe_load((ROOT / "hyperparams" / "ppo.yml").read_text())
     n_steps = {env_id: args.n_timesteps or int(entries[env_id]["n_timesteps"]) for env_id in args.env}

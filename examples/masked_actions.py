@@ -1,10 +1,14 @@
 """A bonus for sb3-contrib's ``MaskablePPO``: the masks pass through the wrapper."""
 
-from sb3_contrib import MaskablePPO
-from sb3_contrib.common.envs import InvalidActionEnvDiscrete
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_snd import SNDCallback, VecIntrinsicReward
+from sb3_snd.extras import require_or_exit
+
+require_or_exit("sb3_contrib", "zoo")
+
+from sb3_contrib import MaskablePPO  # noqa: E402
+from sb3_contrib.common.envs import InvalidActionEnvDiscrete  # noqa: E402
 
 
 def main(total_timesteps: int = 20_000) -> tuple[MaskablePPO, VecIntrinsicReward]:

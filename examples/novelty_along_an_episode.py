@@ -3,11 +3,15 @@
 import sys
 
 import numpy as np
-from matplotlib.figure import Figure
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_snd import PPOSND
+from sb3_snd.extras import require_or_exit
+
+require_or_exit("matplotlib", "plots")
+
+from matplotlib.figure import Figure  # noqa: E402
 
 
 def main(path: str, env: str | VecEnv, picture: str = "novelty.png", max_steps: int = 1000) -> list[float]:

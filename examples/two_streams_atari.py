@@ -2,6 +2,7 @@
 
 from sb3_snd import PPOSND
 from sb3_snd.envs import make_atari_env
+from sb3_snd.extras import require_or_exit
 
 
 def main(total_timesteps: int = 100_000, n_envs: int = 16, n_steps: int = 128) -> PPOSND:
@@ -29,4 +30,5 @@ def main(total_timesteps: int = 100_000, n_envs: int = 16, n_steps: int = 128) -
 
 
 if __name__ == "__main__":
+    require_or_exit("ale_py", "atari")
     main()

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -25,6 +24,7 @@ from sb3_snd.run_files import forget_events, written_whole
 require("rl_zoo3", "zoo")
 
 import rl_zoo3  # noqa: E402
+import yaml  # noqa: E402
 
 
 class ResumableManager(SearchManager):

@@ -5,26 +5,32 @@ Knows rl_zoo3 and how a run is laid out in its log folder; no loss, no network.
 
 import argparse
 import contextlib
+import importlib
 import inspect
+import runpy
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import yaml
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import LoadMonitorResultsError
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_snd.extras import require, require_or_exit
+
+if __name__ == "__main__":  # before anything that needs it
+    require_or_exit("rl_zoo3", "zoo")
+
+# isort: split
 from sb3_snd.callbacks import StreamMonitor
 from sb3_snd.checkpoints import StopRequest, normalizer_folder
 from sb3_snd.envs import make_atari_env, make_procgen_env, require_package
-from sb3_snd.extras import require
 from sb3_snd.hardware import keep_freed_memory
 from sb3_snd.hyperparams_opt import convert_ppo_snd_params, sample_ppo_snd_params
 from sb3_snd.plots import plot_learning_curve
@@ -39,6 +45,7 @@ require("rl_zoo3", "zoo")
 import rl_zoo3  # noqa: E402
 import rl_zoo3.train  # noqa: E402
 import rl_zoo3.utils  # noqa: E402
+import yaml  # noqa: E402
 from rl_zoo3.exp_manager import ExperimentManager  # noqa: E402
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER  # noqa: E402
 
@@ -281,7 +288,7 @@ def enjoy() -> None:
     ``--record FILE.mp4`` writes a video of the first ``-n`` steps instead of opening a window, and ``--novelty`` draws the
     novelty of each step below its frames.
     """
-    require("requests", "zoo")  # rl_zoo3.enjoy imports it without requiring it
+    require_or_exit("requests", "zoo")  # rl_zoo3.enjoy imports it without requiring it
     import rl_zoo3.enjoy
 
     register()
@@ -301,6 +308,7 @@ def enjoy() -> None:
         if known.record is not None:
             if known.record.suffix != ".mp4":
                 raise ValueError(f"--record {known.record}: the video is an mp4 file, choose a name that ends in .mp4.")
+            require("moviepy", "zoo")
             sys.argv.append("--no-render")
             if known.algo in rl_zoo3.ALGOS:  # otherwise rl_zoo3's parser says which there are
                 stack.enter_context(recording(known.record, known.n_timesteps, known.novelty, known.algo))
@@ -330,20 +338,57 @@ def own_statistics(*modules: ModuleType) -> Iterator[None]:
         with normalizer_folder(chosen[0], stats_path) as folder:
             return make(env_id, stats_path=folder, **kwargs)
 
-    replaced = {"get_model_path": get_model_path, "create_test_env": create_test_env}
-    before = [
-        (module, name, vars(module)[name])
-        for module in (utils, rl_zoo3, *modules)
-        for name in replaced
-        if name in vars(module)
-    ]
-    for module, name, _ in before:
-        setattr(module, name, replaced[name])
+    own = {"get_model_path": get_model_path, "create_test_env": create_test_env}
+    holders = [(module, name) for module in (utils, rl_zoo3, *modules) for name in own if name in vars(module)]
+    with replaced([(module, name, own[name]) for module, name in holders]):
+        yield
+
+
+@contextlib.contextmanager
+def replaced(changes: Sequence[tuple[ModuleType, str, Any]]) -> Iterator[None]:
+    """
+    :param changes: Module, name in it, and what it means meanwhile
+    """
+    before = [(module, name, vars(module)[name]) for module, name, _ in changes]
+    for module, name, value in changes:
+        setattr(module, name, value)
     try:
         yield
     finally:
         for module, name, value in before:
             setattr(module, name, value)
+
+
+@contextlib.contextmanager
+def mended_hub() -> Iterator[None]:
+    """
+    Meanwhile the Zoo's scripts understand the Hugging Face packages that it is installed with: there ``generate_metadata`` has
+    another name, and a file that is missing is another error. Model cards name this package's commands, which know its keys.
+    """
+    import huggingface_sb3
+    from huggingface_hub import errors, repocard
+    from requests import HTTPError
+
+    hub: Any = importlib.import_module("huggingface_sb3.push_to_hub")  # the package calls a function the same
+    load, save = huggingface_sb3.load_from_hub, repocard.metadata_save
+    if not hasattr(hub, "generate_metadata"):
+        hub.generate_metadata = lambda *args: hub._generate_metadata(*args).to_dict()
+
+    def load_from_hub(repo_id: str, filename: str) -> str:
+        try:
+            return load(repo_id, filename)
+        except errors.EntryNotFoundError as error:
+            if filename == "vec_normalize.pkl":  # a model may do without
+                raise HTTPError(str(error)) from error
+            raise ValueError(f"{filename} of {repo_id} cannot be had: {str(error).splitlines()[0]}") from error
+
+    def metadata_save(local_path: Path, data: dict[str, Any]) -> None:
+        card = local_path.read_text(encoding="utf-8").replace("python -m rl_zoo3.", "python -m sb3_snd.zoo ")
+        local_path.write_text(card.replace("pip install rl_zoo3", 'pip install "sb3-snd[all]"'), encoding="utf-8")
+        save(local_path, data)
+
+    with replaced([(huggingface_sb3, "load_from_hub", load_from_hub), (repocard, "metadata_save", metadata_save)]):
+        yield
 
 
 @contextlib.contextmanager
@@ -388,5 +433,53 @@ def recording(path: Path, n_steps: int, novelty: bool, algo: str) -> Iterator[No
         rl_zoo3.enjoy.create_test_env, rl_zoo3.ALGOS[algo] = create_test_env, algorithm
 
 
+def main() -> None:
+    """
+    Run a command of the Zoo with the algo keys of this package: ``python -m sb3_snd.zoo COMMAND ...``, or ``train`` where no
+    command is given.
+    """
+    command = "train"
+    if sys.argv[1:] and not sys.argv[1].startswith("-"):
+        command = sys.argv.pop(1)
+    if command not in COMMANDS:
+        sys.exit(f"{Path(sys.argv[0]).name}: {command!r} is no command: choose from {', '.join(COMMANDS)}.")
+    COMMANDS[command](command)
+
+
+def run_script(name: str) -> None:
+    """
+    Run a module of the Zoo that is a command and no function.
+
+    :param name: Name of the module
+    """
+    require_or_exit("requests", "zoo")  # as in enjoy
+    register()
+    if name == "record_video":
+        sys.argv[1:1] = ["--folder", "logs"]  # as enjoy does
+    SNDExperimentManager.began = False
+    with one_sentence(verbose=1), own_statistics(), mended_hub():
+        if name == "record_video":
+            require("moviepy", "zoo")
+        runpy.run_module(f"rl_zoo3.{name}", run_name="__main__")
+
+
+def plot(name: str) -> None:
+    """
+    Run a plot of the Zoo.
+
+    :param name: Name of the function
+    """
+    with one_sentence(verbose=1):
+        getattr(require("rl_zoo3.plots", "plots"), name)()
+
+
+#: of the Zoo -> what runs it
+COMMANDS: dict[str, Callable[[str], None]] = {
+    "train": lambda _: train(),
+    "enjoy": lambda _: enjoy(),
+    **dict.fromkeys(("record_video", "push_to_hub", "load_from_hub"), run_script),
+    **dict.fromkeys(("plot_train", "plot_from_file", "all_plots"), plot),
+}
+
 if __name__ == "__main__":
-    train()
+    main()

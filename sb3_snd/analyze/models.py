@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
@@ -73,6 +72,8 @@ def _find_config(path: Path) -> Path:
 
 
 def _args(config: Path) -> dict[str, Any]:
+    import yaml  # needs an extra
+
     return yaml.load((config / "args.yml").read_text(), Loader=yaml.UnsafeLoader)  # as the Zoo does: it holds Python objects
 
 
