@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from sb3_snd.extras import require_or_exit
+from sb3_snd.hardware import available_cpus
 from sb3_snd.plots import binned_scores, plot_comparison
 from sb3_snd.sweep.runs import finished
 
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("-n", "--n-timesteps", type=int, help="steps of a run, those of the entry by default")
     parser.add_argument("-f", "--folder", type=Path, default=Path("logs/demo"))
     parser.add_argument("-params", "--hyperparams", nargs="+", default=[], help="over those of the entries; not kept apart")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time, one thread each")
+    parser.add_argument("--jobs", type=int, default=available_cpus(), help="runs at a time, one thread each")
     args = parser.parse_args()
     for package, extra in (("rl_zoo3", "zoo"), ("matplotlib", "plots"), ("pandas", "plots")):
         require_or_exit(package, extra)

@@ -1,11 +1,15 @@
-"""What the machine computes with: number formats and the allocator.
+"""What the machine computes with: number formats, processors and the allocator.
 
 Knows devices; no network, no observation, no algorithm.
 """
 
 import ctypes
+import math
+import os
 import platform
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch as th
@@ -50,6 +54,56 @@ def resolve_precision(precision: str, device: th.device) -> str:
     else:
         fast = device.type == "cuda" and th.cuda.is_bf16_supported(including_emulation=False)
     return "bfloat16" if fast else "float32"
+
+
+def available_cpus() -> int:
+    """
+    Count the processors that this process may use: its CPU affinity (``taskset``) and the CPU quotas of its cgroups, of both
+    versions (``docker --cpus``, systemd's ``CPUQuota``). Python has no such function before 3.13, which ignores quotas too.
+
+    :return: Number of processors, 1 at least; a quota of one and a half counts as two
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([allowed, *map(math.ceil, _cpu_quotas())]))
+
+
+def available_threads() -> int:
+    """
+    Count the threads that a library may start: :func:`available_cpus`, or fewer where ``OMP_NUM_THREADS`` says so.
+
+    :return: Number of threads, 1 at least
+    """
+    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # one number for each nested level
+    return min(available_cpus(), int(wanted)) if wanted.isdecimal() and int(wanted) > 0 else available_cpus()
+
+
+def _cpu_quotas(root: Path = Path("/")) -> Iterator[float]:
+    """
+    :param root: Where ``proc`` and ``sys`` are
+    :return: the quotas, in processors, of this process's cgroups and of those that these lie in
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    mounts = root / "sys/fs/cgroup"
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            mount, names = mounts, ["cpu.max"]
+        elif "cpu" in controllers.split(","):
+            mount, names = mounts / "cpu", ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
+        else:
+            continue
+        # In a container the path may be the host's, of which only the root is there
+        own = Path(path.lstrip("/"))
+        for folder in (own, *own.parents):
+            try:
+                quota, period = " ".join((mount / folder / name).read_text() for name in names).split()
+            except (OSError, ValueError):
+                continue
+            if quota not in ("max", "-1"):
+                yield int(quota) / int(period)
 
 
 def _glibc() -> ctypes.CDLL | None:

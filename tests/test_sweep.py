@@ -140,7 +140,8 @@ def test_interrupted(number, tmp_path):
         "signal.signal(signal.SIGTERM, save)\n(here / 'began').touch()\ntime.sleep(100)\n"
     )
     script = (
-        "import sb3_snd.sweep.__main__ as sweep, os\nos.cpu_count = lambda: 2\n"
+        "import sb3_snd.sweep.__main__ as sweep, sb3_snd.sweep.scheduler as scheduler\n"
+        "scheduler.available_cpus = lambda: 2\n"
         f"sweep.train_command = lambda run, **_: ['-c', {code!r}, str(run.root)]\n"
         f"sweep.main(['--algos', 'ppo', '--envs', 'DeepSea-v0', '--seeds', '40', '-f', {str(tmp_path)!r}])\n"
     )

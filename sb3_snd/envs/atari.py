@@ -20,6 +20,7 @@ from sb3_snd.arguments import SHARE, checked, whole
 from sb3_snd.envs import native
 from sb3_snd.envs.native import NativeVecEnv, find_spec
 from sb3_snd.extras import require
+from sb3_snd.hardware import available_threads
 from sb3_snd.preprocessing import MIN_FRAME_SIZE
 
 #: game -> the byte of the console's 128 that holds the number of the room. Montezuma's Revenge, Private Eye and Venture: Anand
@@ -59,7 +60,7 @@ class AtariVecEnv(NativeVecEnv):
     :param n_stack: Number of frames in an observation
     :param max_episode_steps: Number of agent steps after which an episode is truncated
     :param repeat_action_probability: Probability, at each raw frame, that the emulator keeps the last action
-    :param num_threads: Number of C++ threads, 0 for as many as there are cores
+    :param num_threads: Number of C++ threads; 0 for as many as :func:`~sb3_snd.hardware.available_threads` counts
     """
 
     remedy = f"{NativeVecEnv.remedy} with wrapper_class=AtariWrapper"
@@ -89,7 +90,7 @@ class AtariVecEnv(NativeVecEnv):
         self.envs: Any = AtariVectorEnv(
             self.spec.kwargs["game"],
             n_envs,
-            num_threads=plain["num_threads"],
+            num_threads=plain["num_threads"] or min(available_threads(), n_envs),
             # ALE stops at its limit before it reads the last screen, so its limit lies one frame past ours: see step_wait
             max_num_frames_per_episode=self.max_episode_frames + 1,
             repeat_action_probability=plain["repeat_action_probability"],

@@ -5,7 +5,6 @@ Knows how Procgen's engine is stepped and seeded. The Gymnasium ids ``procgen-<g
 imported. Must not know any network, novelty or algorithm.
 """
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from sb3_snd.arguments import SHARE, checked, one_of
 from sb3_snd.envs import native
 from sb3_snd.envs.native import NativeVecEnv, find_spec
 from sb3_snd.envs.procgen_engine import GAMES, agent_position, check_options, engine_class, time_limit
+from sb3_snd.hardware import available_threads
 
 ENTRY_POINT = "sb3_snd.envs:ProcgenEnv"
 N_ACTIONS = 15
@@ -51,7 +51,7 @@ class ProcgenVecEnv(NativeVecEnv):
     :param distribution_mode: ``"easy"``, ``"hard"``, ``"extreme"``, ``"memory"`` or ``"exploration"`` (one fixed hard
         level); not every game has the last three
     :param random_action_probability: Probability, at each step, that a uniformly random action replaces the one given
-    :param num_threads: Number of C++ threads, 0 for as many as there are cores
+    :param num_threads: Number of C++ threads; 0 for as many as :func:`~sb3_snd.hardware.available_threads` counts
     :param render_mode: None or ``"rgb_array"``, pictures of 512x512 pixels
     :param engine_options: Other options of ``procgen.ProcgenGym3Env``, such as ``num_levels`` or ``use_backgrounds``
     """
@@ -85,7 +85,7 @@ class ProcgenVecEnv(NativeVecEnv):
             distribution_mode=distribution_mode,
             render_mode=render_mode,
             # To the engine 0 means the calling thread, and one game needs no other
-            num_threads=0 if n_envs == 1 else min(num_threads or os.cpu_count() or 1, n_envs),
+            num_threads=0 if n_envs == 1 else min(num_threads or available_threads(), n_envs),
         )
         self._engine: Any = None
         self.zero_padded_stack = n_stack

@@ -13,6 +13,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from sb3_snd.extras import require
+from sb3_snd.hardware import available_cpus
 
 REWARD, SCORE = 0, 1  # columns of a curve: the rewards that the learner saw, the environment's own
 COLUMNS = ("r", "l", "t", "r_ext", "n", "steps")  # of a monitor file
@@ -79,12 +80,12 @@ def find_folders(logs: Iterable[Path]) -> list[Path]:
 def read_runs(folders: list[Path], n_jobs: int | None = None) -> Iterator[Run | Skipped]:
     """
     :param folders: From :func:`find_folders`
-    :param n_jobs: Processes, as many as there are cores by default
+    :param n_jobs: Processes, as many as :func:`~sb3_snd.hardware.available_cpus` counts by default
     :return: one after the other, in this order
     :raises ImportError: if pandas is missing, naming the extra
     """
     require("pandas", "plots")
-    n_jobs = min(n_jobs or os.cpu_count() or 1, len(folders))
+    n_jobs = min(n_jobs or available_cpus(), len(folders))
     if n_jobs < 2:
         yield from map(read_run, folders)
         return

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sb3_snd.extras import require
+from sb3_snd.hardware import available_cpus
 from sb3_snd.sweep import process
 from sb3_snd.sweep.runs import Progress, Run, finished, last_line, read_progress
 
@@ -56,7 +57,9 @@ def connected(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray would end its own small worker for want of memory, and leave the training behind
     os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
-    local = dict(include_dashboard=False, object_store_memory=OBJECT_STORE) if address is None else {}
+    # Ray itself would count the cores of the machine, or of its container
+    alone = dict(include_dashboard=False, object_store_memory=OBJECT_STORE, num_cpus=available_cpus())
+    local = alone if address is None else {}
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, ray.exceptions.RayError) as error:
