@@ -20,6 +20,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import LoadMonitorResultsError
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_snd.extras import require, require_or_exit
@@ -30,7 +31,8 @@ if __name__ == "__main__":  # before anything that needs it
 # isort: split
 from sb3_snd.callbacks import StreamMonitor
 from sb3_snd.checkpoints import StopRequest, normalizer_folder
-from sb3_snd.envs import make_atari_env, make_procgen_env, require_package
+from sb3_snd.envs import as_ordinary, make_atari_env, make_procgen_env, require_package
+from sb3_snd.envs.ordinary import ATARI_WRAPPER, with_defaults
 from sb3_snd.hardware import keep_freed_memory
 from sb3_snd.hyperparams_opt import convert_ppo_snd_params, sample_ppo_snd_params
 from sb3_snd.plots import plot_learning_curve
@@ -48,11 +50,12 @@ import rl_zoo3.utils  # noqa: E402
 import yaml  # noqa: E402
 from rl_zoo3.exp_manager import ExperimentManager  # noqa: E402
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER  # noqa: E402
+from rl_zoo3.utils import create_test_env, get_wrapper_class  # noqa: E402
 
 ALGO_KEYS = ("ppo_rnd", "ppo_snd_v", "ppo_snd_v_original", "ppo_snd_std", "ppo_snd_vic", "ppo_snd")
 #: per-environment wrapper of a YAML entry, or the environment's entry point where it has none -> all environments at once
 NATIVE: dict[str, Callable[..., VecEnv]] = {
-    "sb3_snd.envs.AtariWrapper": make_atari_env,
+    ATARI_WRAPPER: make_atari_env,
     "sb3_snd.envs:ProcgenEnv": make_procgen_env,
 }
 
@@ -113,24 +116,37 @@ class SNDExperimentManager(ResumableManager):
             self.config = find_config(algo, env_id) or self.config
         if self.tensorboard_log is None and not self.optimize_hyperparameters:
             self.tensorboard_log = self.save_path
+        if self.entry_point(env_id) == "sb3_snd.envs:ProcgenEnv":
+            self.deterministic_eval = (
+                False  # as the Zoo has it in Atari: at half-way the best action may lead nowhere for ever
+            )
         self.full_timesteps = 0
         self._native_env: Callable[..., VecEnv] | None = None
         self._native_kwargs: dict[str, Any] = {}
+        self._ordinary: list[tuple[Any, dict[str, Any]]] = []  # wrapper and arguments one by one: of training, of evaluation
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """
         See ``ExperimentManager.read_hyperparameters``; the command line changes the entry's ``env_kwargs`` by name, where
-        the Zoo would replace them all, and evaluation environments take them too.
+        the Zoo would replace them all, and evaluation environments take them too. What is saved is for ordinary environments,
+        as the Zoo's other commands make them.
 
         :return: hyperparameters of the run, and those to save
         """
         given, self.env_kwargs = self.env_kwargs, {}
         hyperparams, saved = super().read_hyperparameters()
-        entry = hyperparams.get("env_kwargs") or {}
-        self.eval_env_kwargs = {**entry, **(self._eval_env_kwargs_args or given)}
-        if given:
+        entry, wrapper = hyperparams.get("env_kwargs") or {}, hyperparams.get("env_wrapper")
+        env_kwargs, self.eval_env_kwargs = (
+            with_defaults(wrapper, {**entry, **changed}) for changed in (given, self._eval_env_kwargs_args or given)
+        )
+        self._ordinary = [as_ordinary(self.env_name.gym_id, wrapper, kwargs) for kwargs in (env_kwargs, self.eval_env_kwargs)]
+        if env_kwargs:
+            hyperparams["env_kwargs"] = env_kwargs
+            wrapper, ordinary = self._ordinary[0]
             # enjoy takes what it finds among the arguments
-            hyperparams["env_kwargs"] = saved["env_kwargs"] = self.args.env_kwargs = {**entry, **given}
+            saved["env_kwargs"] = self.args.env_kwargs = ordinary
+            if wrapper is not None:
+                saved["env_wrapper"] = wrapper
         return hyperparams, saved
 
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
@@ -142,6 +158,8 @@ class SNDExperimentManager(ResumableManager):
         if self.native and isinstance(name, str) and name in NATIVE:
             self._native_env, self._native_kwargs = NATIVE[name], kwargs
         processed = super()._preprocess_hyperparams(hyperparams)
+        if self._native_env is None:
+            self.env_kwargs, self.eval_env_kwargs = (env_kwargs for _, env_kwargs in self._ordinary)
         if Path(self.config).parent == hyperparams_folder():  # the Zoo's own entries are not all that strict
             check_discount("gamma", processed[0].get("gamma", 0.99))
         if rl_zoo3.ALGOS[self.algo] is PPOSND:
@@ -169,6 +187,7 @@ class SNDExperimentManager(ResumableManager):
         :return: the environments
         """
         if self._native_env is None:
+            self.env_wrapper = get_wrapper_class({"env_wrapper": self._ordinary[eval_env][0]})
             return super().create_envs(n_envs, eval_env, no_log=True)
         env_kwargs = self.eval_env_kwargs if eval_env else self.env_kwargs
         kwargs = {**self._native_kwargs, **env_kwargs, "n_stack": self.frame_stack or 1}
@@ -208,6 +227,23 @@ class SNDExperimentManager(ResumableManager):
         }
         for name, place in lines.items():
             print(f"{name + ':':<17}{place}")
+
+
+def make_test_env(
+    env_id: str, *, hyperparams: dict[str, Any], env_kwargs: dict[str, Any] | None = None, **kwargs: Any
+) -> VecEnv:
+    """
+    See ``rl_zoo3.create_test_env``; Atari and Procgen take the arguments of their native vector environments.
+
+    :param env_id: Gymnasium id
+    :param hyperparams: As a run saved them
+    :param env_kwargs: Arguments of the environment
+    :param kwargs: Further arguments of ``rl_zoo3.create_test_env``
+    :return: ordinary environments
+    :raises ValueError: if an argument has to be given otherwise
+    """
+    wrapper, made = as_ordinary(env_id, hyperparams.get("env_wrapper"), env_kwargs or {})
+    return create_test_env(env_id, hyperparams={**hyperparams, "env_wrapper": wrapper}, env_kwargs=made, **kwargs)
 
 
 class FullRunTime(BaseCallback):
@@ -284,9 +320,10 @@ def train() -> None:
 
 def enjoy() -> None:
     """
-    Run ``rl_zoo3.enjoy`` with the algo keys of this package, on the folder that ``train`` writes to. Two more flags:
-    ``--record FILE.mp4`` writes a video of the first ``-n`` steps instead of opening a window, and ``--novelty`` draws the
-    novelty of each step below its frames.
+    Run ``rl_zoo3.enjoy`` with the algo keys of this package, on the folder that ``train`` writes to. Agents of on-policy
+    algorithms draw their actions, as in training, unless ``--deterministic`` is given. Two more flags: ``--record FILE.mp4``
+    writes a video of the first ``-n`` steps instead of opening a window, and ``--novelty`` draws the novelty of each step
+    below its frames.
     """
     require_or_exit("requests", "zoo")  # rl_zoo3.enjoy imports it without requiring it
     import rl_zoo3.enjoy
@@ -296,11 +333,16 @@ def enjoy() -> None:
     parser.add_argument("--record", type=Path)
     parser.add_argument("--novelty", action="store_true")
     known, sys.argv[1:] = parser.parse_known_args()
+    parser = argparse.ArgumentParser(add_help=False)  # rl_zoo3's takes abbreviations
     parser.add_argument("--algo", default="ppo")
+    parser.add_argument("--deterministic", action="store_true")
     parser.add_argument("-n", "--n-timesteps", type=int, default=1000)
     parser.add_argument("--verbose", type=int, default=1)
     parser.parse_known_args(namespace=known)
     sys.argv[1:1] = ["--folder", "logs"]
+    algorithm = rl_zoo3.ALGOS.get(known.algo)
+    if algorithm is not None and issubclass(algorithm, OnPolicyAlgorithm) and not known.deterministic:
+        sys.argv.append("--stochastic")
     SNDExperimentManager.began = False
     with one_sentence(known.verbose), own_statistics(rl_zoo3.enjoy), contextlib.ExitStack() as stack:
         if known.novelty and known.record is None:
@@ -324,7 +366,7 @@ def own_statistics(*modules: ModuleType) -> Iterator[None]:
     :param modules: Which hold ``get_model_path`` and ``create_test_env`` already, besides those that they are from
     """
     utils = rl_zoo3.utils
-    find, make = utils.get_model_path, utils.create_test_env
+    find = utils.get_model_path
     chosen = [Path()]
 
     def get_model_path(*args: Any, **kwargs: Any) -> tuple[str, str, str]:
@@ -332,13 +374,13 @@ def own_statistics(*modules: ModuleType) -> Iterator[None]:
         chosen[0] = Path(found[1])
         return found
 
-    def create_test_env(env_id: str, stats_path: str | None = None, **kwargs: Any) -> VecEnv:
-        entry = (kwargs.get("hyperparams") or {}).pop("env_kwargs", None) or {}
-        kwargs["env_kwargs"] = {**entry, **(kwargs.get("env_kwargs") or {})}
+    def make_env(env_id: str, stats_path: str | None = None, **kwargs: Any) -> VecEnv:
+        hyperparams = kwargs.pop("hyperparams", None) or {}
+        env_kwargs = {**(hyperparams.pop("env_kwargs", None) or {}), **(kwargs.pop("env_kwargs", None) or {})}
         with normalizer_folder(chosen[0], stats_path) as folder:
-            return make(env_id, stats_path=folder, **kwargs)
+            return make_test_env(env_id, hyperparams=hyperparams, env_kwargs=env_kwargs, stats_path=folder, **kwargs)
 
-    own = {"get_model_path": get_model_path, "create_test_env": create_test_env}
+    own = {"get_model_path": get_model_path, "create_test_env": make_env}
     holders = [(module, name) for module in (utils, rl_zoo3, *modules) for name in own if name in vars(module)]
     with replaced([(module, name, own[name]) for module, name in holders]):
         yield
@@ -404,7 +446,7 @@ def recording(path: Path, n_steps: int, novelty: bool, algo: str) -> Iterator[No
     """
     import rl_zoo3.enjoy
 
-    create_test_env, algorithm = rl_zoo3.enjoy.create_test_env, rl_zoo3.ALGOS[algo]
+    make_env, algorithm = rl_zoo3.enjoy.create_test_env, rl_zoo3.ALGOS[algo]
     loaded: list[BaseAlgorithm] = []
 
     class Remembered(algorithm):  # type: ignore[misc, valid-type]
@@ -423,14 +465,14 @@ def recording(path: Path, n_steps: int, novelty: bool, algo: str) -> Iterator[No
 
     def create_recorded_env(env_id: str, **kwargs: Any) -> VecEnv:
         kwargs["env_kwargs"]["render_mode"] = "rgb_array"
-        env = create_test_env(env_id, **kwargs)
+        env = make_env(env_id, **kwargs)
         return VecVideoFile(VecNoveltyStrip(env, get_snd) if novelty else env, path, n_steps)
 
     rl_zoo3.enjoy.create_test_env, rl_zoo3.ALGOS[algo] = create_recorded_env, Remembered  # type: ignore[assignment]
     try:
         yield
     finally:
-        rl_zoo3.enjoy.create_test_env, rl_zoo3.ALGOS[algo] = create_test_env, algorithm
+        rl_zoo3.enjoy.create_test_env, rl_zoo3.ALGOS[algo] = make_env, algorithm
 
 
 def main() -> None:

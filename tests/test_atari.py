@@ -9,12 +9,13 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecTransposeImage
 
-from sb3_snd.envs import AtariVecEnv, AtariWrapper, VecPositiveReward, make_atari_env
+from sb3_snd.envs import AtariVecEnv, AtariWrapper, VecPositiveReward, VecSignReward, make_atari_env
 
 gym.register_envs(ale_py)
 
 BREAKOUT = "BreakoutNoFrameskip-v4"
 SPACE_INVADERS = "SpaceInvadersNoFrameskip-v4"
+PONG = "PongNoFrameskip-v4"
 
 
 class HandBuilt:
@@ -242,6 +243,46 @@ def test_wrapper_time_limit_needs_no_seed():
         assert [env.step(0)[2:4] for _ in range(3)] == [(False, False), (False, False), (False, True)]
 
 
+@pytest.mark.parametrize(
+    ("made", "given", "frame_skip", "expected"),
+    [
+        ({"max_episode_steps": 7}, {}, 4, 7),  # as gym.make takes it
+        ({"max_episode_steps": 7}, {}, 3, 7),
+        ({}, {"max_episode_steps": 7}, 3, 7),
+        ({"max_episode_steps": 7}, {"max_episode_steps": 9}, 4, 7),
+        ({"max_episode_steps": 9}, {"max_episode_steps": 7}, 1, 7),
+        ({}, {}, 4, 4500),
+        ({"max_episode_steps": 5000}, {}, 4, 5000),
+    ],
+)
+def test_time_limits_count_agent_steps_however_they_are_given(made, given, frame_skip, expected):
+    kwargs = dict(wrapper_class=AtariWrapper, wrapper_kwargs={"frame_skip": frame_skip, **given}, env_kwargs=made)
+    venv = make_vec_env(BREAKOUT, 2, seed=0, **kwargs)  # without a ball nothing ends the game but the limit
+    venv.reset()
+    native = AtariVecEnv(BREAKOUT, 2, frame_skip=frame_skip, max_episode_steps=expected, repeat_action_probability=0.0)
+    assert native.max_episode_frames == expected * frame_skip
+    native.reset()
+    if expected > 100:
+        assert [env.unwrapped.ale.getInt("max_num_frames_per_episode") for env in venv.envs] == [expected * frame_skip] * 2
+        return
+    for _ in range(2):
+        for step in range(1, expected + 1):
+            for env in (venv, native):
+                _, _, dones, infos = env.step(np.zeros(2, np.int64))
+                assert dones.tolist() == [step == expected] * 2
+                assert [info["TimeLimit.truncated"] for info in infos] == [step == expected] * 2
+
+
+def test_a_wrapped_environment_repeats_no_action_itself():
+    """The ids ``ALE/...-v5`` repeat each action four times, unless they are asked not to."""
+    for frame_skip in (1, 4):
+        with pytest.raises(ValueError, match=r"repeats actions itself, .* make it with frameskip=1"):
+            AtariWrapper(gym.make("ALE/Breakout-v5"), frame_skip=frame_skip)
+    env = AtariWrapper(gym.make("ALE/Breakout-v5", frameskip=1), max_episode_steps=3)
+    env.reset(seed=0)
+    assert [env.step(0)[4]["episode_frame_number"] for _ in range(3)] == [4, 8, 12]
+
+
 def trajectory(venv: AtariVecEnv, n_steps: int = 60) -> np.ndarray:
     actions = np.repeat(random_actions(n_steps, 1, 4), venv.num_envs, axis=1)  # the same for all environments
     return np.stack([venv.reset()] + [venv.step(row)[0] for row in actions])
@@ -277,35 +318,84 @@ def test_reset_while_a_step_is_under_way():
     np.testing.assert_array_equal(trajectory(interrupted), trajectory(fresh))
 
 
-def test_raw_score_for_the_reader_zero_or_one_for_the_learner():
-    venv = make_atari_env(SPACE_INVADERS, 2, seed=0, max_episode_steps=300)
-    raw = AtariVecEnv(SPACE_INVADERS, 2, max_episode_steps=300)
-    raw.seed(0)
-    raw.reset()
-    venv.reset()
-    scores, n_episodes = np.zeros(2), 0
-    for actions in random_actions(320, 2, 6):
-        _, rewards, dones, infos = venv.step(actions)
-        raw_rewards = raw.step(actions)[1]
-        assert rewards.dtype == np.float32
-        np.testing.assert_array_equal(rewards, np.maximum(0, np.sign(raw_rewards)))
-        scores += raw_rewards
-        for i in np.flatnonzero(dones):
-            assert infos[i]["episode"]["r"] == scores[i] >= 5
-            scores[i], n_episodes = 0, n_episodes + 1
-    assert n_episodes >= 2
+LEARNERS = {"positive": lambda raw: np.maximum(0, np.sign(raw)), "sign": np.sign, "raw": lambda raw: raw}
 
 
-def test_negative_rewards_become_zero():
+@pytest.mark.parametrize("reward", [None, *LEARNERS])
+def test_raw_score_for_the_reader_whatever_the_learner_gets(reward):
+    """In Pong, whose left player scores: -1 a point. Space Invaders has rewards above 1."""
+    options = {} if reward is None else {"reward": reward}
+    for env_id, n_steps in ((SPACE_INVADERS, 320), (PONG, 220)):
+        venv = make_atari_env(env_id, 2, seed=0, max_episode_steps=n_steps - 20, **options)
+        raw = AtariVecEnv(env_id, 2, max_episode_steps=n_steps - 20)
+        raw.seed(0)
+        raw.reset()
+        venv.reset()
+        scores, n_episodes = np.zeros(2), 0
+        for actions in random_actions(n_steps, 2, 6):
+            _, rewards, dones, infos = venv.step(actions)
+            raw_rewards = raw.step(actions)[1]
+            assert rewards.dtype == np.float32
+            np.testing.assert_array_equal(rewards, LEARNERS[reward or "positive"](raw_rewards))
+            scores += raw_rewards
+            for i in np.flatnonzero(dones):
+                assert infos[i]["episode"]["r"] == scores[i]
+                assert scores[i] >= 5 if env_id == SPACE_INVADERS else scores[i] <= -2
+                scores[i], n_episodes = 0, n_episodes + 1
+        assert n_episodes >= 2
+
+
+class Scored(gym.Wrapper):
+    """The scores of the raw frames are given."""
+
+    def __init__(self, env, scores):
+        super().__init__(env)
+        self.scores = iter(scores)
+
+    def step(self, action):
+        obs, _, *rest = self.env.step(action)
+        return obs, next(self.scores), *rest
+
+
+@pytest.mark.parametrize(
+    ("reward", "expected"),
+    [
+        ({}, [0, 0, 1, 0]),
+        ({"reward": "positive"}, [0, 0, 1, 0]),
+        ({"reward": "sign"}, [-1, 0, 1, -1]),
+        ({"reward": "raw"}, [-1, 0, 30, -200]),
+    ],
+)
+def test_rewards_natively_and_one_by_one(reward, expected):
+    """Of the sum over the repeated action."""
+
     class Fake(AtariVecEnv):
         def step_wait(self):
             obs, _, dones, infos = super().step_wait()
-            return obs, np.array([-1.0, 0.0, 30.0], np.float32), dones, infos
+            return obs, np.array([-1.0, 0.0, 30.0, -200.0], np.float32), dones, infos
 
-    venv = VecPositiveReward(Fake(BREAKOUT, 3))
+    wrapper = {"sign": VecSignReward, "raw": lambda venv: venv}.get(reward.get("reward"), VecPositiveReward)
+    venv = wrapper(Fake(BREAKOUT, 4))
     venv.reset()
-    rewards = venv.step(np.zeros(3, np.int64))[1]
-    assert rewards.tolist() == [0, 0, 1] and rewards.dtype == np.float32
+    rewards = venv.step(np.zeros(4, np.int64))[1]
+    assert rewards.tolist() == expected and rewards.dtype == np.float32
+
+    scores = [*(-1, 0, 0, 0), *(2, -2, 0, 0), *(10, 0, 25, -5), *(-50, -50, -50, -50)]
+    env = AtariWrapper(Scored(gym.make(BREAKOUT), map(float, scores)), **reward)
+    env.reset(seed=0)
+    assert [env.step(0)[1] for _ in range(4)] == expected
+
+
+def test_raw_score_reaches_the_monitor_one_by_one():
+    for reward in LEARNERS:
+        venv = wrapped(PONG, max_episode_steps=200, reward=reward)
+        venv.reset()
+        total = 0.0
+        for _ in range(200):
+            _, rewards, dones, infos = venv.step(np.array([0]))
+            total += rewards[0]
+        score = infos[0]["episode"]["r"]
+        assert dones[0] and score <= -3 and total == (0 if reward == "positive" else score)
 
 
 def test_attributes():
@@ -332,6 +422,16 @@ def test_bad_input():
         AtariVecEnv(BREAKOUT, frame_size=35)
     with pytest.raises(ValueError, match="frame_size=35 must be a whole number, 36 at least"):
         AtariWrapper(gym.make(BREAKOUT), frame_size=35)
+    for make in (
+        lambda **kwargs: make_atari_env(BREAKOUT, **kwargs),
+        lambda **kwargs: AtariWrapper(gym.make(BREAKOUT), **kwargs),
+    ):
+        with pytest.raises(ValueError, match="reward='clip' must be one of 'positive', 'sign', 'raw'"):
+            make(reward="clip")
+        with pytest.raises(ValueError, match="max_episode_steps=0 must be a whole number, 1 at least"):
+            make(max_episode_steps=0)
+    with pytest.raises(ValueError, match="max_episode_steps=5000000 must be a whole number"):
+        AtariWrapper(gym.make(BREAKOUT, max_episode_steps=5_000_000))
     with pytest.raises(ValueError, match="not an Atari game: make it without AtariWrapper"):
         AtariWrapper(gym.make("CartPole-v1"))
     venv = AtariVecEnv(BREAKOUT)

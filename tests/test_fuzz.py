@@ -427,6 +427,7 @@ ATARI_ARGUMENTS = {
     "frame_skip": st.integers(-1, 6),
     "max_episode_steps": st.integers(-1, 2_000_000),
     "repeat_action_probability": st.floats(-0.5, 1.5),
+    "reward": st.sampled_from(["positive", "sign", "raw", "clip"]),
 }
 PROCGEN_ARGUMENTS = {
     **ENV_ARGUMENTS,

@@ -1,8 +1,10 @@
 """YAML entries against the paper's settings, and the command line as a user types it."""
 
 import argparse
+import contextlib
 import csv
 import inspect
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +15,12 @@ import pytest
 import rl_zoo3
 import torch as th
 import yaml
-from stable_baselines3 import PPO
+from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.vec_env import VecMonitor, is_vecenv_wrapped
 
 from sb3_snd import PPOSND, envs, zoo
-from sb3_snd.envs import AtariVecEnv, ProcgenEnv, ProcgenVecEnv
+from sb3_snd.analyze.__main__ import analyze
+from sb3_snd.envs import AtariVecEnv, ProcgenEnv, ProcgenVecEnv, VecPositiveReward, VecSignReward
 from sb3_snd.policies import CnnPolicy
 
 ATARI = [f"{game}NoFrameskip-v4" for game in ("MontezumaRevenge", "Gravitar", "Venture", "PrivateEye", "Pitfall", "Solaris")]
@@ -176,6 +179,50 @@ def test_env_kwargs_of_the_command_line_change_those_of_the_entry(tmp_path):
     assert manager.env_kwargs == {"sutton_barto_reward": True}
 
 
+def test_games_that_may_punish_have_the_sign_of_their_reward(tmp_path):
+    """The paper's entries have its 0 or 1. Nothing else tells the two kinds of entries apart."""
+    for key in (*TARGET_OF, "ppo_snd_v_original"):
+        own = entries(key)
+        assert own["atari"] == {**own[ATARI[0]], "env_kwargs": {"repeat_action_probability": 0.25, "reward": "sign"}}
+    for env_id, wrapper in ((ATARI[0], VecPositiveReward), ("PongNoFrameskip-v4", VecSignReward)):
+        env = build("ppo", env_id, tmp_path)[0].get_env()
+        while not isinstance(env, VecPositiveReward):
+            env = env.venv
+        assert type(env) is wrapper
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_an_entry_that_names_no_argument_makes_the_same_environment_everywhere(native, tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo.SNDExperimentManager, "native", native)
+    env = build("ppo", ATARI[0], tmp_path, dict(env_kwargs={}))[0].get_env()
+    base = env.unwrapped if native else env.get_attr("unwrapped")[0].spec.kwargs
+    assert (base.repeat_action_probability if native else base["repeat_action_probability"]) == 0.25
+    saved = dict(yaml.unsafe_load(next(tmp_path.glob("**/config.yml")).read_text()))
+    assert saved["env_kwargs"] == {"repeat_action_probability": 0.25}
+
+
+def test_evaluation_has_arguments_of_its_own_one_by_one_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo.SNDExperimentManager, "native", False)
+    given = dict(
+        env_kwargs={"max_episode_steps": 7, "num_threads": 1, "frame_size": 36},
+        eval_env_kwargs={"max_episode_steps": 3, "frame_size": 36},
+    )
+    for _ in range(2):  # settings do not wear off
+        manager = build("ppo", "ALE/Pong-v5", tmp_path, **given)[1]
+        for eval_env, n_steps in ((False, 7), (True, 3), (True, 3), (False, 7)):
+            env = manager.create_envs(1, eval_env)
+            ale = env.get_attr("ale")[0]
+            assert ale.getInt("max_num_frames_per_episode") == 4 * n_steps
+            assert env.observation_space.shape[1:] == (36, 36)
+
+
+def test_evaluation_draws_actions_where_the_best_one_may_lead_nowhere(tmp_path):
+    """In Atari and MiniGrid it is the Zoo that does so."""
+    for env_id, deterministic in ((PROCGEN[0], False), (ATARI[0], False), (SMALL_TASKS[2], False), (SMALL_TASKS[1], True)):
+        manager = zoo.SNDExperimentManager(argparse.Namespace(), "ppo", env_id, str(tmp_path))
+        assert manager.deterministic_eval is deterministic
+
+
 def test_other_atari_games_and_the_zoos_own_entries(tmp_path):
     assert build("ppo_snd", "PongNoFrameskip-v4", tmp_path)[0].snd.eta == 0.25
     model, manager = build("ppo", "CartPole-v1", tmp_path)
@@ -278,6 +325,117 @@ def test_procgen_from_the_command_line(key, ordinary, tmp_path, monkeypatch, cap
     run(monkeypatch, zoo.enjoy, *options, "--no-render", "-n", 3)
     changed = {"distribution_mode": "easy", "num_levels": 10, "random_action_probability": 0.01}
     assert made == [{"game": "jumper", **changed}]
+
+
+SKIPPING = ("num_threads:1", "frame_size:40", "frame_skip:2", "max_episode_steps:6", "reward:'raw'")
+
+
+@pytest.mark.parametrize("ordinary", [(), ("--vec-env", "dummy")])
+def test_arguments_mean_the_same_in_native_and_ordinary_environments(ordinary, tmp_path, monkeypatch):
+    """Episodes of 6 agent steps of 2 raw frames each, of an id that repeats actions four times unless it is asked not to."""
+    options = ("--algo", "ppo_rnd", "--env", "ALE/Pong-v5", "-f", tmp_path)
+    sizes = ("-n", 32, "-params", "n_envs:2", "n_steps:16", "batch_size:16", "n_epochs:1")
+    run(monkeypatch, zoo.train, *options, *sizes, "--env-kwargs", *SKIPPING, "--eval-freq", 8, "--eval-episodes", 1, *ordinary)
+    folder = tmp_path / "ppo_rnd" / "ALE-Pong-v5_1"
+    rows = list(csv.DictReader((folder / "monitor.csv").read_text().splitlines()[1:]))
+    assert [int(row["l"]) for row in rows] == [6] * 4
+    assert (np.load(folder / "evaluations.npz")["ep_lengths"] == (12 if ordinary else 6)).all()  # SB3's monitor sees frames
+    assert PPOSND.load(folder / "ALE-Pong-v5.zip", device="cpu").observation_space.shape == (4, 40, 40)
+    wrapped = {"frame_size": 40, "frame_skip": 2, "max_episode_steps": 6, "reward": "raw"}
+    config, arguments = (
+        dict(yaml.unsafe_load((folder / "ALE-Pong-v5" / f"{name}.yml").read_text())) for name in ("config", "args")
+    )
+    assert config["env_wrapper"] == {"sb3_snd.envs.AtariWrapper": wrapped}
+    assert config["env_kwargs"] == arguments["env_kwargs"] == {"repeat_action_probability": 0.25, "frameskip": 1}
+    if not ordinary:
+        read_back(tmp_path, folder, monkeypatch)
+
+
+def read_back(logs, folder, monkeypatch):
+    """What ``train`` took natively, in ordinary environments."""
+    options = ("--algo", "ppo_rnd", "--env", "ALE/Pong-v5", "-f", logs)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        run(monkeypatch, zoo.enjoy, *options, "--no-render", "-n", 13)
+        run(monkeypatch, zoo.enjoy, *options, "--no-render", "-n", 9, "--env-kwargs", "max_episode_steps:4", "num_threads:2")
+    lengths = [line for line in printed.getvalue().splitlines() if line.startswith("Atari Episode Length")]
+    assert lengths == ["Atari Episode Length 12"] * 2 + ["Atari Episode Length 8"] * 2
+    run(monkeypatch, zoo.enjoy, *options, "--record", logs / "agent.mp4", "-n", 5)
+    assert video(logs / "agent.mp4") in ([160, 210, 5], [160, 210, 6])
+    report = analyze([folder / "ALE-Pong-v5.zip"], logs / "analysis", n_states=20, n_envs=2)
+    assert "in ALE/Pong-v5" in report.read_text()
+    # the Zoo's own commands know nothing of this package but its wrapper
+    hyperparams, stats = rl_zoo3.get_saved_hyperparams(str(folder / "ALE-Pong-v5"))
+    env_kwargs = hyperparams.pop("env_kwargs")
+    plain = rl_zoo3.create_test_env(
+        "ALE/Pong-v5", 1, stats, should_render=False, hyperparams=hyperparams, env_kwargs=env_kwargs
+    )
+    assert plain.observation_space.shape == (40, 40, 4)
+
+
+def test_number_of_threads_is_a_matter_of_the_machine(tmp_path, monkeypatch, capsys):
+    """Of Procgen too; a run may go on with another."""
+    options = ("--algo", "ppo", "--env", PROCGEN[2], "-f", tmp_path)
+    sizes = ("-params", "n_envs:2", "n_steps:16", "batch_size:16", "n_epochs:1")
+    for n_steps, n_threads in ((32, 1), (64, 2)):
+        run(
+            monkeypatch,
+            zoo.train,
+            *options,
+            *sizes,
+            "--resume",
+            "-n",
+            n_steps,
+            "--save-freq",
+            32,
+            "--env-kwargs",
+            f"num_threads:{n_threads}",
+        )
+    assert "--resume: goes on at step 32" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "deterministic"),
+    [((), False), (("--deterministic",), True), (("--determ",), True), (("--stochastic",), False)],
+)
+def test_enjoy_draws_actions_as_training_did(flags, deterministic, played, monkeypatch):
+    asked = []
+    predict = PPOSND.predict
+
+    def remember(self, *args, **kwargs):
+        asked.append(kwargs["deterministic"])
+        return predict(self, *args, **kwargs)
+
+    monkeypatch.setattr(PPOSND, "predict", remember)
+    run(monkeypatch, zoo.enjoy, "--algo", "ppo_rnd", "--env", "MountainCar-v0", "-f", played, "--no-render", "-n", 3, *flags)
+    assert asked == [deterministic] * 3
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory):
+    """Models of two algorithms, of which one draws its actions in training."""
+    folder = tmp_path_factory.mktemp("played")
+    for key, model in (
+        ("ppo_rnd", PPOSND("MlpPolicy", "MountainCar-v0", snd="rnd", n_steps=16, batch_size=16, device="cpu")),
+        ("dqn", DQN("MlpPolicy", "MountainCar-v0", buffer_size=10, device="cpu")),
+    ):
+        model.save(folder / key / "MountainCar-v0_1" / "MountainCar-v0.zip")
+        config = folder / key / "MountainCar-v0_1" / "MountainCar-v0" / "config.yml"
+        config.parent.mkdir()
+        config.write_text("{}\n")
+    return folder
+
+
+def test_enjoy_leaves_off_policy_algorithms_as_the_zoo_plays_them(played, monkeypatch):
+    asked = []
+
+    def remember(*_, **kwargs):
+        asked.append(kwargs["deterministic"])
+        return np.array([0]), None
+
+    monkeypatch.setattr(DQN, "predict", remember)
+    run(monkeypatch, zoo.enjoy, "--algo", "dqn", "--env", "MountainCar-v0", "-f", played, "--no-render", "-n", 2)
+    assert asked == [True, True]
 
 
 def video(path):
@@ -431,6 +589,14 @@ def test_missing_extra_is_named(package, extra, env_id, tmp_path, monkeypatch):
         (("--env", ATARI[0], "-params", "nope:1", "n_envs:4"), "Unknown hyperparameter 'nope': ppo_snd takes "),
         (("--env", ATARI[0], "-params", "gamma:2.0", "n_envs:4"), "gamma=2.0 must lie in"),
         (("--algo", "ppo", "--env", ATARI[0], "-params", "gamma:2.0", "n_envs:4"), "gamma=2.0 must lie in"),
+        (("--env", ATARI[0], "--env-kwargs", "n_stack:3"), "n_stack=3 in env_kwargs: use the hyperparameter frame_stack"),
+        (("--env", PROCGEN[2], "--env-kwargs", "n_stack:3", "--vec-env", "dummy"), "use the hyperparameter frame_stack"),
+        (("--env", ATARI[0], "--eval-env-kwargs", "seed:3"), "seed=3 in env_kwargs: use --seed instead"),
+        (("--env", ATARI[0], "--env-kwargs", "frameskip:4", "--vec-env", "dummy"), "use frame_skip instead"),
+        (("--env", ATARI[0], "--env-kwargs", "reward:'clip'"), "reward='clip' must be one of 'positive', 'sign', 'raw'"),
+        (("--env", "ALE/Pong-v5", "--env-kwargs", "reward:1", "--vec-env", "dummy"), "reward=1 must be one of 'positive'"),
+        (("--env", ATARI[0], "--env-kwargs", "max_episode_steps:0", "--vec-env", "dummy"), "max_episode_steps=0 must be"),
+        (("--env", ATARI[0], "--env-kwargs", "num_threads:-1", "--vec-env", "dummy"), "num_threads=-1 must be"),
         (("--env", ATARI[0], "--env-kwargs", "difficulty:1"), "argument 'difficulty': the native environments take fewer"),
     ],
 )

@@ -140,13 +140,15 @@ def make_env(model: Model, n_envs: int, seed: int) -> VecEnv:
     require_package(model.env_id)
     if model.config is None:
         return make_vec_env(model.env_id, n_envs=n_envs, seed=seed)
-    from rl_zoo3.utils import create_test_env, get_saved_hyperparams
+    from rl_zoo3.utils import get_saved_hyperparams
+
+    from sb3_snd.zoo import make_test_env
 
     hyperparams, stats_path = get_saved_hyperparams(str(model.config), test_mode=True)
     env_kwargs = hyperparams.pop("env_kwargs", None)
     env_kwargs = _args(model.config).get("env_kwargs") or env_kwargs
     with normalizer_folder(model.path, stats_path) as folder:
-        return create_test_env(
+        return make_test_env(
             model.env_id,
             n_envs=n_envs,
             stats_path=folder,

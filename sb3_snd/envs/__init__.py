@@ -7,7 +7,8 @@ Game names may stand in this room. It must not know any network, novelty or algo
 import re
 
 from sb3_snd.envs import deep_sea  # noqa: F401  # registers its id
-from sb3_snd.envs.atari import AtariVecEnv, AtariWrapper, VecPositiveReward, make_atari_env
+from sb3_snd.envs.atari import AtariVecEnv, AtariWrapper, VecPositiveReward, VecSignReward, make_atari_env
+from sb3_snd.envs.ordinary import as_ordinary
 from sb3_snd.envs.places import find_places
 from sb3_snd.envs.procgen import ProcgenEnv, ProcgenVecEnv, make_procgen_env
 from sb3_snd.extras import require
@@ -32,6 +33,8 @@ __all__ = [
     "ProcgenEnv",
     "ProcgenVecEnv",
     "VecPositiveReward",
+    "VecSignReward",
+    "as_ordinary",
     "find_places",
     "make_atari_env",
     "make_procgen_env",

@@ -7,16 +7,17 @@ Must not know any network, novelty or algorithm.
 """
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.wrappers import AtariPreprocessing, TransformReward
+from gymnasium.wrappers import AtariPreprocessing, TimeLimit, TransformReward
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from sb3_snd.arguments import SHARE, checked, whole
+from sb3_snd.arguments import SHARE, checked, one_of, whole
 from sb3_snd.envs import native
 from sb3_snd.envs.native import NativeVecEnv, find_spec
 from sb3_snd.extras import require
@@ -29,6 +30,15 @@ from sb3_snd.preprocessing import MIN_FRAME_SIZE
 #: (samiam.org/blog/20130606.html). No source is known for Gravitar and Solaris.
 ROOM_BYTES = {"montezuma_revenge": 3, "private_eye": 92, "venture": 90, "pitfall": 1}
 
+#: what the learner gets for a step, of one game's reward or of an array of them: 1 where it is positive, else 0, as in the
+#: paper; its sign, as in DQN (Mnih et al., Human-level control through deep reinforcement learning, 2015); as it is
+REWARDS: dict[str, Callable[[Any], Any]] = {
+    "positive": lambda reward: np.maximum(0.0, np.sign(reward)),
+    "sign": np.sign,
+    "raw": lambda reward: reward,
+}
+MAX_EPISODE_STEPS = 4500  # the paper's
+
 #: ALE ends the process, or waits forever, over some of the others
 ARGUMENTS = {
     **native.ARGUMENTS,
@@ -36,6 +46,7 @@ ARGUMENTS = {
     "frame_skip": whole(1, 1000),
     "max_episode_steps": whole(1, 1_000_000),  # times 1000 frames still fits into ALE's 31 bits
     "repeat_action_probability": SHARE,
+    "reward": one_of(*REWARDS),
 }
 
 
@@ -72,7 +83,7 @@ class AtariVecEnv(NativeVecEnv):
         frame_size: int = 96,
         frame_skip: int = 4,
         n_stack: int = 4,
-        max_episode_steps: int = 4500,
+        max_episode_steps: int = MAX_EPISODE_STEPS,
         repeat_action_probability: float = 0.25,
         num_threads: int = 0,
     ):
@@ -229,12 +240,13 @@ class AtariVecEnv(NativeVecEnv):
 
 class VecPositiveReward(VecEnvWrapper):
     """
-    The learner's reward: 1 where the reward is positive, else 0.
+    The learner's reward in the paper: 1 where the game's is positive, else 0.
 
     :param venv: The vectorized environment
     """
 
     keeps_frames = True
+    reward = "positive"  #: which of :data:`REWARDS`
 
     def reset(self) -> VecEnvObs:
         """
@@ -244,26 +256,40 @@ class VecPositiveReward(VecEnvWrapper):
 
     def step_wait(self) -> VecEnvStepReturn:
         """
-        :return: the environment's results with rewards ``(n_envs,)`` float32, 0 or 1
+        :return: the environment's results with the learner's rewards ``(n_envs,)`` float32
         """
         obs, rewards, dones, infos = self.venv.step_wait()
-        return obs, (rewards > 0).astype(np.float32), dones, infos
+        return obs, REWARDS[self.reward](rewards).astype(np.float32), dones, infos
 
 
-def make_atari_env(env_id: str, n_envs: int = 1, seed: int | None = None, **kwargs: Any) -> VecEnv:
+class VecSignReward(VecPositiveReward):
     """
-    The paper's Atari environments: the learner's reward is 0 or 1, ``infos[i]["episode"]["r"]`` is the raw score.
+    DQN's clipping: the learner's reward is the sign of the game's.
+
+    :param venv: The vectorized environment
+    """
+
+    reward = "sign"
+
+
+def make_atari_env(env_id: str, n_envs: int = 1, seed: int | None = None, reward: str = "positive", **kwargs: Any) -> VecEnv:
+    """
+    The paper's Atari environments; whatever the learner's reward is, ``infos[i]["episode"]["r"]`` is the raw score.
 
     :param env_id: Gymnasium id of an Atari game, such as ``"MontezumaRevengeNoFrameskip-v4"``
     :param n_envs: Number of environments
     :param seed: Environment ``i`` is seeded with ``seed + i``; drawn from numpy's global generator if None
+    :param reward: What the learner gets for a step: ``"positive"``, as in the paper, 1 where the game's reward is positive and
+        0 otherwise; ``"sign"``, as in DQN, -1, 0 or 1, for games that punish; ``"raw"``, the game's reward as it is
     :param kwargs: Other arguments of ``AtariVecEnv``
     :return: The vectorized environment
     """
-    seed = checked({"seed": seed}, ARGUMENTS)["seed"]
+    seed, reward = checked({"seed": seed, "reward": reward}, ARGUMENTS).values()
     venv = AtariVecEnv(env_id, n_envs, **kwargs)
     venv.seed(seed)
-    return VecPositiveReward(VecMonitor(venv))
+    monitored = VecMonitor(venv)
+    wrapper = {"positive": VecPositiveReward, "sign": VecSignReward}.get(reward)
+    return monitored if wrapper is None else wrapper(monitored)
 
 
 class _LastTwoScreens(AtariPreprocessing):
@@ -303,23 +329,39 @@ class AtariWrapper(gym.Wrapper):
         Sticky actions are the emulator's own, to be asked for where the environment is made:
         ``make_vec_env(env_id, env_kwargs={"repeat_action_probability": 0.25}, wrapper_class=AtariWrapper)``.
 
-    :param env: Environment to wrap, without frame skip of its own: ``"*NoFrameskip-v4"``
+    :param env: Environment to wrap, without frame skip of its own: ``"*NoFrameskip-v4"``, or made with ``frameskip=1``
     :param frame_size: Side of the square frames
     :param frame_skip: Number of raw frames an action is repeated for
-    :param max_episode_steps: Number of agent steps after which an episode is truncated
+    :param max_episode_steps: Number of agent steps after which an episode is truncated; None for that which ``gym.make`` was
+        given, which means agent steps too, else 4500. Where both are given, the smaller holds
+    :param reward: What the learner gets for a step, ``"positive"``, ``"sign"`` or ``"raw"``, see :func:`make_atari_env`
+    :raises ValueError: if an argument is not allowed, or the environment is no Atari game or repeats actions itself
     """
 
-    def __init__(self, env: gym.Env, frame_size: int = 96, frame_skip: int = 4, max_episode_steps: int = 4500):
+    def __init__(
+        self,
+        env: gym.Env,
+        frame_size: int = 96,
+        frame_skip: int = 4,
+        max_episode_steps: int | None = None,
+        reward: str = "positive",
+    ):
         require("cv2", "atari")
-        given = dict(frame_size=frame_size, frame_skip=frame_skip, max_episode_steps=max_episode_steps)
-        frame_size, frame_skip, max_episode_steps = checked(given, ARGUMENTS).values()
         game: Any = env.unwrapped
         if not hasattr(game, "ale"):
             raise ValueError(f"{env} is not an Atari game: make it without AtariWrapper.")
-        game.ale.setInt("max_num_frames_per_episode", max_episode_steps * frame_skip)
+        given = dict(frame_size=frame_size, frame_skip=frame_skip, reward=reward)
+        frame_size, frame_skip, reward = checked(given, ARGUMENTS).values()
+        if game._frameskip != 1:
+            raise ValueError(
+                f"{env} repeats actions itself, and AtariWrapper would repeat them once more: make it with frameskip=1,"
+                " and tell AtariWrapper the frame_skip."
+            )
+        max_frames = _limit_time(env, max_episode_steps, frame_skip)
+        game.ale.setInt("max_num_frames_per_episode", max_frames)
         game.load_game()  # the emulator reads its settings when a game is loaded
         env = _LastTwoScreens(env, noop_max=0, frame_skip=frame_skip, screen_size=frame_size, grayscale_newaxis=True)
-        super().__init__(TransformReward(env, lambda reward: float(float(reward) > 0)))
+        super().__init__(TransformReward(env, lambda raw: float(REWARDS[reward](raw))))
         self._ram = game.ale.getRAM
         self._room_byte = ROOM_BYTES.get(game.spec.kwargs["game"])
 
@@ -328,3 +370,26 @@ class AtariWrapper(gym.Wrapper):
         :return: the number of the room that the agent is in; None for games of which no byte is known, see ``ROOM_BYTES``
         """
         return None if self._room_byte is None else int(self._ram()[self._room_byte])
+
+
+def _limit_time(env: gym.Env, max_episode_steps: int | None, frame_skip: int) -> int:
+    """
+    Let the limits that ``gym.make(id, max_episode_steps=...)`` put around an environment count agent steps.
+
+    :param env: Environment of raw frames
+    :param max_episode_steps: Agent steps, if they are given otherwise
+    :param frame_skip: Raw frames in one of them
+    :return: raw frames in the longest episode
+    """
+    limits: list[TimeLimit] = []
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, TimeLimit):
+            limits.append(env)
+        env = env.env
+    steps = [limit._max_episode_steps for limit in limits]
+    if max_episode_steps is not None or not steps:
+        steps.append(MAX_EPISODE_STEPS if max_episode_steps is None else max_episode_steps)
+    max_frames = frame_skip * min(checked({"max_episode_steps": n}, ARGUMENTS)["max_episode_steps"] for n in steps)
+    for limit in limits:
+        limit._max_episode_steps = max_frames
+    return max_frames
