@@ -30,6 +30,14 @@ WRAPPED = {"frame_size": 84, "frame_skip": 2, "max_episode_steps": 100, "reward"
         (PONG, {WRAPPER: {"frame_size": 36}}, {"mode": 1}, ({WRAPPER: {"frame_size": 36}}, {"mode": 1})),
         # env_kwargs come later than the wrapper's own arguments
         (PONG, [{WRAPPER: {"frame_size": 36, "frame_skip": 3}}], WRAPPED, ([{WRAPPER: WRAPPED}], {})),
+        # which the native environment takes there too
+        (PONG, {WRAPPER: {"num_threads": 1, "frame_skip": 3, **STICKY}}, {}, ({WRAPPER: {"frame_skip": 3}}, STICKY)),
+        (
+            ALE_PONG,
+            [{WRAPPER: STICKY}],
+            {"repeat_action_probability": 0.5},
+            ([WRAPPER], {"repeat_action_probability": 0.5, "frameskip": 1}),
+        ),
         (PONG, [OTHER, WRAPPER], {"frame_skip": 2}, ([OTHER, {WRAPPER: {"frame_skip": 2}}], {})),
         (PONG, [WRAPPER, {OTHER: {}}], {"frame_skip": 2}, ([{WRAPPER: {"frame_skip": 2}}, {OTHER: {}}], {})),
         (COINRUN, None, {"num_threads": 2, "num_levels": 5}, (None, {"num_levels": 5})),
@@ -48,12 +56,23 @@ def test_arguments_are_divided(env_id, wrapper, env_kwargs, expected):
 @pytest.mark.parametrize(
     ("env_id", "wrapper", "env_kwargs", "message"),
     [
-        (PONG, WRAPPER, {"n_stack": 3}, "n_stack=3 in env_kwargs: use the hyperparameter frame_stack instead"),
-        (COINRUN, None, {"n_stack": 3}, "n_stack=3 in env_kwargs: use the hyperparameter frame_stack instead"),
-        (COINRUN, None, {"seed": 3}, "seed=3 in env_kwargs: use --seed instead"),
-        (PONG, WRAPPER, {"n_envs": 3}, "n_envs=3 in env_kwargs: use the hyperparameter n_envs instead"),
-        (ALE_PONG, WRAPPER, {"frameskip": 4}, "frameskip=4 in env_kwargs: use frame_skip instead"),
-        (PONG, WRAPPER, {"max_num_frames_per_episode": 400}, "=400 in env_kwargs: use max_episode_steps instead"),
+        (
+            PONG,
+            WRAPPER,
+            {"n_stack": 3},
+            "n_stack=3 cannot be an argument of the environment here: use the hyperparameter frame_stack instead",
+        ),
+        (PONG, {WRAPPER: {"n_stack": 3}}, {}, "n_stack=3 cannot be an argument of the environment here: use the"),
+        (
+            COINRUN,
+            None,
+            {"n_stack": 3},
+            "n_stack=3 cannot be an argument of the environment here: use the hyperparameter frame_stack instead",
+        ),
+        (COINRUN, None, {"seed": 3}, "seed=3 cannot be .*: use --seed instead"),
+        (PONG, WRAPPER, {"n_envs": 3}, "n_envs=3 cannot be .*: use the hyperparameter n_envs instead"),
+        (ALE_PONG, WRAPPER, {"frameskip": 4}, "frameskip=4 cannot be .*: use frame_skip instead"),
+        (PONG, WRAPPER, {"max_num_frames_per_episode": 400}, "=400 cannot be .*: use max_episode_steps instead"),
         (PONG, WRAPPER, {"num_threads": -1}, "num_threads=-1 must be a whole number, 0 at least"),
         (COINRUN, None, {"num_threads": "all"}, "num_threads='all' must be a whole number"),
     ],
@@ -68,6 +87,7 @@ def test_actions_stick_alike_where_nothing_is_asked_for():
     """The paper's and ALE's vector environment's probability is 0.25, that of ids with NoFrameskip-v4 is 0."""
     assert with_defaults(WRAPPER, {"mode": 1}) == {**STICKY, "mode": 1}
     assert with_defaults([{WRAPPER: {}}], {"repeat_action_probability": 0.0}) == {"repeat_action_probability": 0.0}
+    assert with_defaults({WRAPPER: {"repeat_action_probability": 0.5}}, {"mode": 1}) == {"mode": 1}
     assert with_defaults(None, {}) == with_defaults(OTHER, {}) == {}
 
 

@@ -589,9 +589,15 @@ def test_missing_extra_is_named(package, extra, env_id, tmp_path, monkeypatch):
         (("--env", ATARI[0], "-params", "nope:1", "n_envs:4"), "Unknown hyperparameter 'nope': ppo_snd takes "),
         (("--env", ATARI[0], "-params", "gamma:2.0", "n_envs:4"), "gamma=2.0 must lie in"),
         (("--algo", "ppo", "--env", ATARI[0], "-params", "gamma:2.0", "n_envs:4"), "gamma=2.0 must lie in"),
-        (("--env", ATARI[0], "--env-kwargs", "n_stack:3"), "n_stack=3 in env_kwargs: use the hyperparameter frame_stack"),
+        (
+            ("--env", ATARI[0], "--env-kwargs", "n_stack:3"),
+            "n_stack=3 cannot be an argument of the environment here: use the hyperparameter frame_stack",
+        ),
         (("--env", PROCGEN[2], "--env-kwargs", "n_stack:3", "--vec-env", "dummy"), "use the hyperparameter frame_stack"),
-        (("--env", ATARI[0], "--eval-env-kwargs", "seed:3"), "seed=3 in env_kwargs: use --seed instead"),
+        (
+            ("--env", ATARI[0], "--eval-env-kwargs", "seed:3"),
+            "seed=3 cannot be an argument of the environment here: use --seed",
+        ),
         (("--env", ATARI[0], "--env-kwargs", "frameskip:4", "--vec-env", "dummy"), "use frame_skip instead"),
         (("--env", ATARI[0], "--env-kwargs", "reward:'clip'"), "reward='clip' must be one of 'positive', 'sign', 'raw'"),
         (("--env", "ALE/Pong-v5", "--env-kwargs", "reward:1", "--vec-env", "dummy"), "reward=1 must be one of 'positive'"),

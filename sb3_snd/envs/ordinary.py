@@ -43,11 +43,11 @@ def with_defaults(env_wrapper: Any, env_kwargs: Mapping[str, Any]) -> dict[str, 
 
     :param env_wrapper: ``env_wrapper`` of an entry of hyperparameters, None if it has none
     :param env_kwargs: Its ``env_kwargs``
-    :return: ``env_kwargs``; in Atari, where ids differ in it, always with ``repeat_action_probability``
+    :return: ``env_kwargs``; in Atari, where ids differ in it, with ``repeat_action_probability`` unless the wrapper has it
     """
-    if ATARI_WRAPPER not in _names(env_wrapper):
-        return dict(env_kwargs)
     name = "repeat_action_probability"
+    if ATARI_WRAPPER not in _names(env_wrapper) or name in _given(env_wrapper):
+        return dict(env_kwargs)
     return {name: default_of(AtariVecEnv, name), **env_kwargs}
 
 
@@ -58,25 +58,26 @@ def as_ordinary(env_id: str, env_wrapper: Any, env_kwargs: Mapping[str, Any]) ->
     stay as they are, and so do those of all other environments.
 
     :param env_id: Gymnasium id
-    :param env_wrapper: ``env_wrapper`` of an entry of hyperparameters, None if it has none
+    :param env_wrapper: ``env_wrapper`` of an entry of hyperparameters, None if it has none; it may hold arguments of the
+        native vector environment
     :param env_kwargs: Its ``env_kwargs``, which take precedence over those of the wrapper
     :return: both, for ordinary environments
     :raises ValueError: if an argument has to be given otherwise
     """
     if not is_emulated(env_id, env_wrapper):
         return env_wrapper, dict(env_kwargs)
-    made = checked(env_kwargs, {"num_threads": native.ARGUMENTS["num_threads"]})
+    made = checked({**_given(env_wrapper), **env_kwargs}, {"num_threads": native.ARGUMENTS["num_threads"]})
     made.pop("num_threads", None)
     atari = ATARI_WRAPPER in _names(env_wrapper)
     for name, remedy in {**ELSEWHERE, **(REPLACED if atari else {})}.items():
         if name in made and (name, made[name]) != ("frameskip", 1):
-            raise ValueError(f"{name}={made[name]!r} in env_kwargs: use {remedy} instead.")
+            raise ValueError(f"{name}={made[name]!r} cannot be an argument of the environment here: use {remedy} instead.")
     if not atari:
         return env_wrapper, made
-    wrapped = {name: made.pop(name) for name in _arguments(AtariWrapper) if name in made}
+    wrapped = {name: made.pop(name) for name in inspect.signature(AtariWrapper).parameters if name in made}
     if gym.spec(env_id).kwargs.get("frameskip", 1) != 1:
         made["frameskip"] = 1
-    return (_with_arguments(env_wrapper, wrapped) if wrapped else env_wrapper), made
+    return _with_arguments(env_wrapper, wrapped), made
 
 
 def _names(env_wrapper: Any) -> list[Any]:
@@ -85,13 +86,14 @@ def _names(env_wrapper: Any) -> list[Any]:
     return [next(iter(wrapper), None) if isinstance(wrapper, dict) else wrapper for wrapper in wrappers]
 
 
+def _given(env_wrapper: Any) -> dict[str, Any]:
+    """:return: the arguments of AtariWrapper, if it is there and has any"""
+    wrappers = env_wrapper if isinstance(env_wrapper, list) else [env_wrapper]
+    return next((each[ATARI_WRAPPER] for each in wrappers if isinstance(each, dict) and ATARI_WRAPPER in each), {})
+
+
 def _with_arguments(env_wrapper: Any, arguments: dict[str, Any]) -> Any:
-    """:return: the same, with further arguments of AtariWrapper"""
+    """:return: the same, with these arguments of AtariWrapper"""
     if isinstance(env_wrapper, list):
         return [_with_arguments(each, arguments) if ATARI_WRAPPER in _names(each) else each for each in env_wrapper]
-    given = env_wrapper[ATARI_WRAPPER] if isinstance(env_wrapper, dict) else {}
-    return {ATARI_WRAPPER: {**given, **arguments}}
-
-
-def _arguments(wrapper: type) -> list[str]:
-    return list(inspect.signature(wrapper).parameters)[1:]
+    return {ATARI_WRAPPER: arguments} if arguments else ATARI_WRAPPER
