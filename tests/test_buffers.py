@@ -8,6 +8,8 @@ from stable_baselines3.common.buffers import RolloutBuffer
 
 from sb3_snd.buffers import StreamRolloutBuffer
 
+pytestmark = pytest.mark.numbers
+
 GOLDEN = np.load(Path(__file__).parent / "golden" / "gae.npz")
 SPACES = spaces.Box(-1, 1, (3,)), spaces.Discrete(4)
 

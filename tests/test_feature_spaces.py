@@ -7,6 +7,8 @@ import torch as th
 
 from sb3_snd.feature_spaces import effective_rank, spectrum
 
+pytestmark = pytest.mark.numbers
+
 
 def test_spectrum_by_hand():
     """Around the mean (10, 20): twice ±3 along the first axis, twice ±1 along the second; 9 + 9 and 1 + 1."""

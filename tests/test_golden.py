@@ -1,5 +1,6 @@
 """Every number of SND's nets and losses against those measured on the authors' released program."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from gymnasium import spaces
 from sb3_snd import SND
 from sb3_snd.targets.v import Pairs
 
+pytestmark = pytest.mark.numbers
+
 GOLDEN = Path(__file__).parent / "golden"
+EPS = np.finfo(np.float32).eps
 RTOL = 1e-4
-GRADIENT_RTOL = 1e-3
 WIDTHS = {
     "atari": {"vic": {}, "std": {}, "v": {}, "rnd": {}},
     "procgen": {"vic": {"target_width": 64}, "std": {"target_width": 64, "learner_width": 64}, "v": {}, "rnd": {}},
@@ -68,8 +71,9 @@ def test_features_and_novelty(case):
     _, snd, golden = case
     frames = snd._frames(golden["obs"])
     with th.no_grad():
-        np.testing.assert_allclose(snd.target(frames), golden["features_target"], rtol=RTOL, atol=1e-5)
-        np.testing.assert_allclose(snd.learner(frames), golden["features_learner"], rtol=RTOL, atol=1e-5)
+        for net, name in ((snd.target, "features_target"), (snd.learner, "features_learner")):
+            rounding = 128 * EPS * np.abs(golden[name]).max()  # of a sum of thousands, where it comes out near 0
+            np.testing.assert_allclose(net(frames), golden[name], rtol=RTOL, atol=rounding)
     np.testing.assert_allclose(snd.novelty(golden["obs"]), golden["novelty"], rtol=RTOL)
     np.testing.assert_allclose(snd.intrinsic_reward(golden["obs"]), np.clip(golden["novelty"], 0, 1), rtol=RTOL)
 
@@ -84,17 +88,24 @@ def test_loss_terms(case):
     assert {"loss_total", "loss_distill"} <= set(keys)
 
 
-def test_gradients(case):
+def test_gradients(case, monkeypatch):
+    """
+    In float64: where a ReLU's input is 0 but for rounding, float32 opens it on one processor and closes it on another.
+    The golden gradients are rounded to the precision of their net's whole gradient; one of them is pure rounding.
+    """
     target, snd, golden = case
-    snd.zero_grad()
+    snd = copy.deepcopy(snd).double()
+    read = snd._frames
+    monkeypatch.setattr(snd, "_frames", lambda obs: read(obs).double())
     loss_terms(target, snd, golden)["loss"].backward()
-    parameters = [*snd.target.parameters(), *snd.learner.parameters()]
-    assert len(parameters) == sum(key.startswith("grad_norm_") for key in golden.files)
-    for i, parameter in enumerate(parameters):
+    nets = [list(net.parameters()) for net in (snd.target, snd.learner)]
+    norms = np.array([golden[key] for key in golden.files if key.startswith("grad_norm_")])
+    assert sum(map(len, nets)) == len(norms)
+    totals = [np.linalg.norm(part) for part in np.split(norms, [len(nets[0])])]
+    totals = np.repeat(totals, [len(net) for net in nets])
+    for i, parameter in enumerate(nets[0] + nets[1]):
         grad = th.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        norm = golden[f"grad_norm_{i}"]
-        np.testing.assert_allclose(grad.norm().item(), norm, rtol=GRADIENT_RTOL, atol=1e-7, err_msg=f"norm {i}")
-        head = golden[f"grad_head_{i}"]
-        np.testing.assert_allclose(
-            grad.flatten()[: len(head)], head, rtol=GRADIENT_RTOL, atol=GRADIENT_RTOL * np.abs(head).max() + 1e-9
-        )
+        norm, head, rounding = norms[i], golden[f"grad_head_{i}"], EPS * totals[i]
+        np.testing.assert_allclose(grad.norm().item(), norm, rtol=RTOL, atol=rounding, err_msg=f"norm {i}")
+        rounding += RTOL * np.abs(head).max()
+        np.testing.assert_allclose(grad.flatten()[: len(head)], head, rtol=RTOL, atol=rounding, err_msg=f"head {i}")

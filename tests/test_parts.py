@@ -14,6 +14,8 @@ from sb3_snd.targets.std import SpatialInfoNCE, infonce, logit_norm
 from sb3_snd.targets.v import contrastive_loss, draw_pairs
 from sb3_snd.targets.vic import covariance_term, variance_term
 
+pytestmark = pytest.mark.numbers
+
 
 def test_running_mean_std_is_sb3s():
     rng = np.random.default_rng(0)

@@ -7,6 +7,8 @@ from torch import nn
 
 from sb3_snd.policies import CnnPolicy, MlpPolicy
 
+pytestmark = pytest.mark.numbers
+
 STACK = spaces.Box(0, 255, (4, 96, 96), np.uint8)
 ACTIONS = spaces.Discrete(18)
 

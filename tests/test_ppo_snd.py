@@ -21,6 +21,8 @@ from sb3_snd import PPOSND, SND, VecIntrinsicReward
 from sb3_snd.policies import CnnPolicy, MlpPolicy
 from sb3_snd.targets import TARGETS
 
+pytestmark = pytest.mark.numbers
+
 GOLDEN = Path(__file__).parent / "golden"
 SIZES = dict(n_steps=16, batch_size=16, n_epochs=2, device="cpu")
 

@@ -13,6 +13,8 @@ from sb3_snd.targets import TARGETS
 from sb3_snd.torch_layers import Encoder, set_precision
 from sb3_snd.type_aliases import Rollout
 
+pytestmark = pytest.mark.numbers
+
 SIZES = dict(n_steps=16, batch_size=16, n_epochs=2, device="cpu")
 FRAME = spaces.Box(0, 255, (1, 96, 96), np.uint8)
 IMAGE = spaces.Box(0, 255, (2, 36, 36), np.uint8)

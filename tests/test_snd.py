@@ -10,6 +10,8 @@ from sb3_snd import SND
 from sb3_snd.targets import TARGETS, Target
 from sb3_snd.type_aliases import Rollout
 
+pytestmark = pytest.mark.numbers
+
 VECTOR = spaces.Box(-10, 10, (4,))
 GREY_STACK = spaces.Box(0, 255, (4, 40, 44), np.uint8)
 

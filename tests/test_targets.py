@@ -7,6 +7,8 @@ from gymnasium import spaces
 from sb3_snd import SND
 from sb3_snd.targets import TARGETS, Target, VICTarget, check_target, register
 
+pytestmark = pytest.mark.numbers
+
 
 class Mean(Target):
     """The smallest own target: it is trained to give features near 1."""

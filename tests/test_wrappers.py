@@ -11,6 +11,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecMoni
 
 from sb3_snd import SND, VecIntrinsicReward
 
+pytestmark = pytest.mark.numbers
+
 
 def make_env(n_envs=3, **kwargs):
     return DummyVecEnv([lambda i=i: CountingEnv(i, **kwargs) for i in range(n_envs)])
