@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 # A short real run; `make train ARGS="-n 65536 --seed 1"` passes these on instead
 ARGS ?= -n 32768 -params n_steps:32 n_epochs:1
 
-.PHONY: train demo evidence test fuzz check format
+.PHONY: train demo evidence test test-kernels fuzz check format
 
 train: $(INSTALLED)
 	$(BIN)/python train.py --algo ppo_snd --env MontezumaRevengeNoFrameskip-v4 --progress $(ARGS)
@@ -20,6 +20,11 @@ evidence: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -q
+
+# The tests that compare numbers, as two older processors compute them
+test-kernels: $(INSTALLED)
+	MKL_CBWR=COMPATIBLE ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -q -m numbers
+	MKL_CBWR=AVX2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX512_CORE $(BIN)/python -m pytest -q -m numbers
 
 # Ten thousand random arguments instead of the few hundred of `make test`
 fuzz: $(INSTALLED)

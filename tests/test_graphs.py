@@ -10,6 +10,7 @@ import pytest
 import torch as th
 from fakes import CountingEnv
 from gymnasium import spaces
+from rounding import assert_same, calm, copies
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -23,7 +24,6 @@ from sb3_snd.targets import TARGETS
 from sb3_snd.type_aliases import Rollout
 
 pytestmark = [pytest.mark.numbers, pytest.mark.filterwarnings("ignore:cuda_graphs=True")]
-EPS = th.finfo(th.float32).eps
 IMAGES = dict(n_steps=8, batch_size=8, n_epochs=2, seed=0, device="cpu", precision="float32")
 
 
@@ -71,35 +71,12 @@ def prepared(model):
     return model
 
 
-def calm(optimizer):
-    """Adam divides by the gradient's size. Where this is rounding, which each processor does its own way, it may not."""
-    for group in optimizer.param_groups:
-        group["eps"] = 1e-3
-
-
 def parameters(model):
     return copies(model.policy) + ([] if model.snd is None else copies(model.snd))
 
 
-def copies(net):
-    return [parameter.detach().clone() for parameter in net.parameters()]
-
-
 def statistics(model):
     return [] if model.snd is None else list(model.snd.buffers())
-
-
-def assert_same(before, one, other):
-    """
-    Tensors differ by no more than a thousandth of their way from where they began, and by rounding. Each step rounds a
-    weight to its own precision, and a gradient to the precision of the whole gradient.
-    """
-    ways = [(end - start).double().norm() for start, end in zip(before, one, strict=True)]
-    whole = th.stack(ways).norm()
-    assert whole > 0
-    for way, a, b in zip(ways, one, other, strict=True):
-        limit = 1e-3 * way + 16 * EPS * (whole + a.double().norm())
-        assert (a - b).double().norm() <= limit  # NaN is not
 
 
 def test_a_call_is_recorded_after_its_warm_up(recordings):

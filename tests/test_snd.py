@@ -3,6 +3,7 @@ import pytest
 import torch as th
 from fakes import CountingEnv
 from gymnasium import spaces
+from rounding import assert_same, calm, copies
 from stable_baselines3.common.running_mean_std import RunningMeanStd as SB3RunningMeanStd
 from stable_baselines3.common.utils import LinearSchedule
 
@@ -112,7 +113,7 @@ def test_shared_encodings_give_the_same_loss():
         states, successors = obs[:4].reshape(24, *GREY_STACK.shape), obs[1:].reshape(24, *GREY_STACK.shape)
         separate = snd.loss(states, successors)
         for name in ("loss", "distill", "target"):
-            np.testing.assert_allclose(shared[name].item(), separate[name].item(), rtol=1e-5)
+            np.testing.assert_allclose(shared[name].item(), separate[name].item(), rtol=1e-4)
 
 
 def test_save_and_load(tmp_path):
@@ -204,7 +205,7 @@ def test_normalised_input_of_snd_v_by_hand():
     snd.target.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     for value, expected in [(0.5, 0.3 / 0.56**0.5), (0.2, 0.0), (0.0, -0.2 / 0.56**0.5), (1.0, 1.0)]:
         snd.novelty(level(value))
-        np.testing.assert_allclose(seen.pop(), np.full((1, 1, 36, 36), expected), rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(seen.pop(), np.full((1, 1, 36, 36), expected), rtol=1e-5, atol=1e-6)
 
     plain = make(space, "v")
     plain.update_statistics(level(0.2))
@@ -281,12 +282,14 @@ def test_pairs_outside_of_a_rollout_train_as_in_one():
     """Two steps of eight environments in one minibatch, and the same transitions pair by pair."""
     obs = random_obs(VECTOR, 24).reshape(3, 8, 4)
     by_rollout, by_pairs = make(batch_size=16), make()
+    for snd in (by_rollout, by_pairs):
+        calm(snd.optimizer)
+    before = copies(by_pairs)
     first = by_rollout.train_on_rollout(Rollout(obs[:2], obs[2], {}))
     second = by_pairs.train_on_pairs(obs[:2].reshape(16, 4), obs[1:].reshape(16, 4))
     assert first.keys() == second.keys()
     np.testing.assert_allclose(list(first.values()), list(second.values()), rtol=1e-4)
-    for a, b in zip(by_rollout.parameters(), by_pairs.parameters(), strict=True):
-        np.testing.assert_allclose(a.detach(), b.detach(), rtol=1e-3, atol=1e-5)
+    assert_same(before, copies(by_rollout), copies(by_pairs))
 
 
 @pytest.mark.parametrize("target", TARGETS)
