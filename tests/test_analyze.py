@@ -249,7 +249,7 @@ def test_places_are_coloured_where_they_are_few(n_places, coloured):
     assert found == (list(range(n_places)) if coloured else None)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::ResourceWarning")  # of files that tests before have left open
 @pytest.mark.parametrize("features", [th.zeros(11, 16), th.arange(11.0)[:, None]])
 def test_collapsed_features_and_a_single_one_are_drawn(features, tmp_path):
     states = States({}, np.arange(11)[:, None], None, 10)
