@@ -21,8 +21,6 @@ from sb3_snd import PPOSND, SND, VecIntrinsicReward
 from sb3_snd.policies import CnnPolicy, MlpPolicy
 from sb3_snd.targets import TARGETS
 
-pytestmark = pytest.mark.numbers
-
 GOLDEN = Path(__file__).parent / "golden"
 SIZES = dict(n_steps=16, batch_size=16, n_epochs=2, device="cpu")
 
@@ -57,6 +55,7 @@ def assert_equal(a, b):
     assert [name for name in a if not th.equal(a[name], b[name])] == []
 
 
+@pytest.mark.numbers
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
 def test_without_snd_it_is_stock_ppo_bit_for_bit(env_id):
     """Pendulum's episodes end by a time limit, CartPole's by failure."""
@@ -96,6 +95,7 @@ def collect(model):
     return model.rollout_buffer
 
 
+@pytest.mark.numbers
 def test_int_coef_zero_gives_stock_advantages():
     """A stock PPO with the same actor and the same critic of the extrinsic stream, in an environment with time limits."""
     model = make(counting(truncated=True), ext_coef=1.0, int_coef=0.0, gamma=0.9)
@@ -147,6 +147,7 @@ def test_rewards_of_both_streams_in_order():
     assert buffer.values.shape == (16, 3, 2)
 
 
+@pytest.mark.numbers
 @pytest.mark.parametrize("episodic", [True, False])
 def test_time_limit_bootstraps_each_stream_with_its_own_gamma(episodic):
     env = counting(2, truncated=True)
@@ -207,6 +208,7 @@ class TablePolicy(MlpPolicy):
         return self.table[rows], distribution.log_prob(actions), distribution.entropy()
 
 
+@pytest.mark.numbers
 def test_loss_golden(tmp_path):
     """PPO.train, inherited, gives the golden loss on a buffer of two streams."""
     golden = np.load(GOLDEN / "ppo_loss.npz")

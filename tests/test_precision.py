@@ -13,8 +13,6 @@ from sb3_snd.targets import TARGETS
 from sb3_snd.torch_layers import Encoder, set_precision
 from sb3_snd.type_aliases import Rollout
 
-pytestmark = pytest.mark.numbers
-
 SIZES = dict(n_steps=16, batch_size=16, n_epochs=2, device="cpu")
 FRAME = spaces.Box(0, 255, (1, 96, 96), np.uint8)
 IMAGE = spaces.Box(0, 255, (2, 36, 36), np.uint8)
@@ -54,6 +52,7 @@ def montezuma():
     return rollouts
 
 
+@pytest.mark.numbers
 @pytest.mark.parametrize("target", TARGETS)
 def test_novelty_of_a_trained_learner(target, montezuma):
     """The mean within 1 %, the order kept: why bfloat16 may be the default."""
@@ -74,6 +73,7 @@ def test_novelty_of_a_trained_learner(target, montezuma):
     assert np.corrcoef(ranks(exact), ranks(reduced))[0, 1] >= 0.999
 
 
+@pytest.mark.numbers
 @pytest.mark.parametrize("target", TARGETS)
 def test_losses_and_gradients_are_near(target, montezuma):
     results = []
@@ -150,6 +150,7 @@ def test_the_same_seed_gives_the_same_run(target):
     assert th.equal(*runs)
 
 
+@pytest.mark.numbers
 def test_policy_in_bfloat16_is_near_the_one_in_float32():
     """Values, log-probabilities and the gradient of both on uint8 images; SB3's preprocessing is passed by."""
     obs = th.randint(0, 256, (64, 2, 36, 36), dtype=th.uint8, generator=th.Generator().manual_seed(0))
@@ -169,6 +170,7 @@ def test_policy_in_bfloat16_is_near_the_one_in_float32():
         assert (exact - reduced).norm() < 0.02 * exact.norm()
 
 
+@pytest.mark.numbers
 def test_images_that_sb3_does_not_scale_are_not_scaled():
     """Frames of 0 and 1 in uint8: the policy sees them as they are when it acts, evaluates and learns."""
 
