@@ -285,6 +285,7 @@ def test_predictions(policy, space, snd_kwargs, policy_kwargs, actions):
     assert (drawn != drawn[0]).any()
 
 
+@pytest.mark.numbers
 def test_predictions_read_images_of_either_order():
     IMAGE.seed(0)
     env = any_env(IMAGE, spaces.Box(-1, 1, (2,)))
