@@ -28,6 +28,7 @@ from evidence_points import is_done, n_steps_kept, status, write_report
 from evidence_queue import Stage, read_queue
 
 from sb3_snd.checkpoints import StopRequest, checkpoints
+from sb3_snd.extras import require_or_exit
 from sb3_snd.sweep.runs import last_line
 
 ROOT = Path(__file__).parent.parent
@@ -98,6 +99,8 @@ def train(stage: Stage, args: argparse.Namespace, log: Log, stop: StopRequest) -
         # Ctrl-C is for this process, which passes it on
         pipes: Any = dict(stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
         process = subprocess.Popen(program, **pipes)
+        with contextlib.suppress(OSError):  # Linux may share the processor among sessions first, whatever their nice value
+            Path(f"/proc/{process.pid}/autogroup").write_text("19")
     shown, asked = n_steps_of(stage.folder(args.logs)), False
     while process.returncode is None:
         if stop.received is not None and not asked:
@@ -175,6 +178,7 @@ def main() -> None:
     parser.add_argument("--pack", action="store_true")
     parser.add_argument("--model", type=Path, help="keep this model of a run in OUT/models, without its optimisers' states")
     args = parser.parse_args()
+    require_or_exit("yaml", "zoo")
     try:
         queue = read_queue(args.queue)
         if args.status:

@@ -5,8 +5,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-import yaml
-
 SAVE_FREQ = 100_000
 PARAMS = ("callback:'sb3_snd.ExplorationLogger'",)
 
@@ -47,6 +45,8 @@ class Stage(NamedTuple):
 
     def folder(self, logs: Path) -> Path:
         """:return: the newest folder of the run, as ``--resume`` finds it; one that is not there before its beginning"""
+        import yaml
+
         found = logs.glob(f"{self.algo}/{self.name}_*/{self.name}/args.yml")
         for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
             if yaml.load(path.read_text(), Loader=yaml.UnsafeLoader)["seed"] == self.seed:  # as the Zoo reads its own files
@@ -60,6 +60,8 @@ def read_queue(path: Path) -> list[Stage]:
     :return: its lines
     :raises ValueError: if it is no queue
     """
+    import yaml
+
     try:
         lines = yaml.safe_load(path.read_text())
         return [Stage(**{**line, "params": tuple(line.get("params", PARAMS))}) for line in lines]

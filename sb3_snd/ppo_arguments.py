@@ -34,6 +34,7 @@ from sb3_snd.arguments import (
 )
 from sb3_snd.buffers import StreamRolloutBuffer
 from sb3_snd.hardware import PRECISION
+from sb3_snd.snd import check_rollout
 from sb3_snd.wrappers import VecIntrinsicReward
 
 MOST_STEPS = 1_000_000  # in a rollout of each environment, which has room for them from the beginning
@@ -98,15 +99,18 @@ def find_env(env: Any, verbose: int) -> GymEnv:
     return env
 
 
-def check_sizes(env: GymEnv, given: dict[str, Any]) -> None:
+def check_sizes(env: GymEnv, given: dict[str, Any], trains_snd: bool) -> None:
     """
     :param env: The environment
     :param given: Arguments of PPO by name
-    :raises ValueError: if PPO would take the standard deviation of one advantage
+    :param trains_snd: Whether SND is trained on the rollouts
+    :raises ValueError: if PPO would take the standard deviation of one advantage, or SND that of one state
     """
+    n_envs = env.num_envs if isinstance(env, VecEnv) else 1
+    if trains_snd:
+        check_rollout(given.get("n_steps", 2) * n_envs)
     if not given["normalize_advantage"]:
         return
-    n_envs = env.num_envs if isinstance(env, VecEnv) else 1
     for name, size in (("batch_size", given.get("batch_size", 2)), ("n_steps", given.get("n_steps", 2) * n_envs)):
         if size < 2:
             raise ValueError(

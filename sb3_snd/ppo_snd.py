@@ -37,7 +37,7 @@ from sb3_snd.hardware import check_device, keep_freed_memory, resolve_precision,
 from sb3_snd.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, StreamActorCriticPolicy, check_policy_kwargs
 from sb3_snd.ppo_arguments import ARGUMENTS, check_buffer, check_policy, check_sizes, check_unwrapped, find_env
 from sb3_snd.preprocessing import FrameReader, map_obs
-from sb3_snd.snd import SND, check_snd_kwargs
+from sb3_snd.snd import SND, check_rollout, check_snd_kwargs
 from sb3_snd.targets import Target
 from sb3_snd.torch_layers import match_layout, set_precision
 from sb3_snd.type_aliases import STREAM_NAMES
@@ -111,7 +111,7 @@ class PPOSND(PPO):
             check_policy(policy, self.policy_aliases)
             check_device(kwargs.get("device", "auto"))
             env = find_env(env, kwargs.get("verbose", 0))
-            check_sizes(env, kwargs)
+            check_sizes(env, kwargs, trains_snd=snd is not None)
             if kwargs.get("use_sde") and not isinstance(env.action_space, spaces.Box):
                 raise ValueError(f"use_sde=True must be left away for {env.action_space}: gSDE is for continuous actions.")
             if policy == "MultiInputPolicy" and not isinstance(env.observation_space, spaces.Dict):
@@ -303,7 +303,7 @@ class PPOSND(PPO):
         """The progress of a training before this one is over."""
         total_timesteps, callback = super()._setup_learn(*args, **kwargs)
         if self.snd is not None:
-            self.snd.minibatch_size(self.n_steps * self.n_envs)
+            check_rollout(self.n_steps * self.n_envs)
         if total_timesteps > 0:
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
         return total_timesteps, callback

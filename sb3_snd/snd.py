@@ -292,8 +292,7 @@ class SND(nn.Module):
         :return: transitions in each of its minibatches but the last
         :raises ValueError: if there is one transition only
         """
-        if size < 2:
-            raise ValueError("SND cannot train on a rollout of one transition (n_steps * n_envs): raise n_steps or n_envs.")
+        check_rollout(size)
         largest = min(MINIBATCH, size)
         divisors = (n for n in range(largest, min(LEAST_DIVISOR, largest) - 1, -1) if size % n == 0)
         return self.batch_size or next(divisors, largest)
@@ -496,6 +495,15 @@ def find_target(target: str | type[Target], target_kwargs: dict[str, Any]) -> ty
             f" {', '.join(['eta', 'learning_rate', 'batch_size', 'n_epochs', 'obs_key', 'norm_reward', 'precision', *known])}."
         )
     return target
+
+
+def check_rollout(size: int) -> None:
+    """
+    :param size: Transitions in a rollout, ``n_steps * n_envs``
+    :raises ValueError: if there is one only, since the variance of one state is not defined
+    """
+    if size < 2:
+        raise ValueError("SND cannot train on a rollout of one transition (n_steps * n_envs): raise n_steps or n_envs.")
 
 
 def check_snd_kwargs(snd_kwargs: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
-from sb3_snd import PPOSND, SND, graphs, ppo_snd
+from sb3_snd import PPOSND, SND, faults, graphs, ppo_snd
 from sb3_snd import snd as snd_module
 from sb3_snd.frame_stacks import FrameUploader
 from sb3_snd.policies import CnnPolicy, StreamActorCriticPolicy
@@ -116,6 +116,7 @@ class Recorder:
         yield unittest.mock.patch.object(graphs, "make_stream", lambda _: None)
         yield unittest.mock.patch.object(graphs, "warm_up", lambda function, inputs, _: function(*inputs))
         yield unittest.mock.patch.object(graphs, "record", self.record)
+        yield unittest.mock.patch.object(faults, "is_recording", lambda: Host.recording)
 
 
 def made_there(cls):

@@ -407,11 +407,17 @@ def test_a_model_is_evaluated_in_one_environment(tmp_path):
     loaded.learn(8)  # in minibatches of four
 
 
-def test_a_rollout_of_one_transition_is_refused_before_training():
-    model = make(counting(1), n_steps=1, batch_size=2)
-    with pytest.raises(ValueError, match=r"rollout of one transition .*: raise n_steps or n_envs"):
+@pytest.mark.filterwarnings("ignore:You have specified a mini-batch size")
+def test_a_rollout_of_one_transition_is_refused_before_training(tmp_path):
+    """Also with a model whose rollouts had two when it was trained."""
+    refused = pytest.raises(ValueError, match=r"rollout of one transition .*: raise n_steps or n_envs")
+    with refused:
+        make(counting(1), n_steps=1, batch_size=2)
+    make(counting(2), n_steps=1, batch_size=2).learn(4).save(tmp_path / "model")
+    model = PPOSND.load(tmp_path / "model", env=counting(1), device="cpu")
+    with refused:
         model.learn(4)
-    assert model.num_timesteps == 0
+    assert model.num_timesteps == 0  # no step was taken
 
 
 def rates(model):
