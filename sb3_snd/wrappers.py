@@ -227,9 +227,10 @@ class VecIntrinsicReward(VecEnvWrapper):
         return Rollout(self._recording, self.last_obs, self._terminal_frames)
 
     def _add_to_statistics(self, novelty: th.Tensor, intrinsic: th.Tensor) -> None:
+        mean = novelty.mean()
         sums = {
-            "relative_novelty": self.snd.normalize(novelty).mean(),
-            "novelty_mean": novelty.mean(),
+            "relative_novelty": mean if self.snd.return_stats is None else self.snd.normalize(novelty).mean(),
+            "novelty_mean": mean,
             "intrinsic_reward_mean": intrinsic.mean(),
             "intrinsic_reward_clipped": (intrinsic >= 1).float().mean(),
         }
