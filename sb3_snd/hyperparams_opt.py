@@ -130,8 +130,8 @@ def _convert_own(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def with_schedules(hyperparams: Mapping[str, Any]) -> dict[str, Any]:
     """
-    :param hyperparams: Of an entry, where ``lin_0.5`` stands for a linear schedule from 0.5 to 0
-    :return: the same with the Zoo's schedules in place of such words, for the weights of both streams and for SND's nets
+    :param hyperparams: Hyperparameters of an entry; in them ``lin_0.5`` stands for a linear schedule from 0.5 to 0
+    :return: a copy with the Zoo's schedules in place of such words, for the weights of both streams and SND's settings
     """
     read = ExperimentManager._preprocess_schedules
     found = dict(hyperparams)

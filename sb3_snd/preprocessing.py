@@ -182,7 +182,7 @@ def choose_entries(space: spaces.Dict, obs_key: str | Sequence[str] | None) -> t
 
 def is_image(space: spaces.Space) -> TypeGuard[spaces.Box]:
     """
-    :param space: Of an observation, or an entry of one
+    :param space: Space of an observation, or of one entry of it
     :return: whether novelty reads it as an image
     """
     return isinstance(space, spaces.Box) and len(space.shape) == 3
