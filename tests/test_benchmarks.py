@@ -120,10 +120,10 @@ def test_parts_alone_and_scaling(tmp_path):
 
 @pytest.mark.slow
 def test_profile():
-    result = run("profile_update", "--n-steps", 4, "--n-epochs", 1, "--rows", 3, "--device", "cpu")
+    result = run("profile_update", "--n-steps", 4, "--n-epochs", 1, "--rows", 30, "--device", "cpu")
     assert result.returncode == 0, result.stderr
-    head, _, *rows = result.stdout.splitlines()[-5:]
-    assert head == "| operation | on | calls | ms | share |" and len(rows) == 3
+    head, _, *rows = result.stdout.splitlines()[-32:]
+    assert head == "| operation | on | calls | ms | share |" and len(rows) == 30
     shares = [float(row.split("|")[5].strip(" %")) for row in rows]
     assert shares == sorted(shares, reverse=True) and 0 < shares[0] <= 100
-    assert any("convolution" in row for row in rows)
+    assert any("conv" in row for row in rows)  # whatever the processor's library calls it
