@@ -3,8 +3,8 @@
 Knows shapes; the papers that use these layers live in ``targets/`` and ``policies.py``.
 """
 
+import itertools
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -14,6 +14,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 from sb3_snd.arguments import WIDEST, checked, whole
+from sb3_snd.convolutions import can_fuse, convolve, fusible, poison
 from sb3_snd.preprocessing import check_frame_size
 
 MLP_WIDTHS = (256, 256)  # hidden layers of an encoder of vectors
@@ -21,28 +22,35 @@ MLP_WIDTHS = (256, 256)  # hidden layers of an encoder of vectors
 
 class Encoder(nn.Sequential):
     """
-    Layers that compute in bfloat16 where :func:`set_precision` says so; what goes in and comes out is float32, and so
-    are the weights. A slice of it computes as the whole does.
+    Layers that compute in bfloat16 after :func:`set_precision` has said so. What goes in and comes out is float32, and so are
+    the weights. A slice of it computes as the whole does.
     """
 
-    reduced: bool = False  #: whether in bfloat16
+    reduced: bool = False  #: whether it computes in bfloat16
+    fused: bool = False  #: whether convolutions and their ReLUs are computed together
 
     def __getitem__(self, index: Any) -> Any:
         part = super().__getitem__(index)
         if isinstance(part, Encoder):
-            part.reduced = self.reduced
+            part.reduced, part.fused = self.reduced, self.fused
         return part
 
     def forward(self, frames: th.Tensor) -> th.Tensor:
         """
-        :param frames: ``(n, *shape)`` float32, or bfloat16 where it computes in it
+        :param frames: ``(n, *shape)`` float32, or finite bfloat16 where it computes in it
         :return: ``(n, features_dim)`` float32
         """
         if not self.reduced:
             return super().forward(frames)
+        convs = fusible([*self]) if self.fused and frames.device.type == "cpu" else []
         with th.autocast(frames.device.type, th.bfloat16):
-            features = super().forward(frames)
-        return features.float()
+            features = convolve(convs, frames) if convs else frames
+            for layer in itertools.islice(self, 2 * len(convs), None):
+                features = layer(features)
+        features = features.float()
+        if convs:
+            features = features + poison(convs, frames).view(-1, *[1] * (features.ndim - 1))
+        return features
 
 
 def set_precision(module: nn.Module, precision: str) -> None:
@@ -54,8 +62,10 @@ def set_precision(module: nn.Module, precision: str) -> None:
     """
     for net in module.modules():
         if isinstance(net, Encoder):
+            device = next(net.parameters()).device.type
             net.reduced = precision == "bfloat16"
-            if next(net.parameters()).device.type in ("cpu", "cuda"):
+            net.fused = net.reduced and device == "cpu" and can_fuse()
+            if device in ("cpu", "cuda"):
                 net.to(memory_format=th.channels_last)  # type: ignore[call-overload]  # the convolutions' weights
 
 
@@ -105,14 +115,14 @@ def encoder(
     """
     layers: list[nn.Module] = []
     if len(shape) == 3:
-        for (channels, *_), conv in pairwise((Conv(shape[0]), *convs)):
+        for (channels, *_), conv in itertools.pairwise((Conv(shape[0]), *convs)):
             layers += [nn.Conv2d(channels, conv.channels, conv.kernel, conv.stride, conv.padding), activation()]
         for layer in layers:
             if hasattr(layer, "inplace"):  # what it acts on is read nowhere else
                 layer.inplace = True  # type: ignore[assignment]
         layers.append(nn.Flatten())
     else:
-        for fan_in, fan_out in pairwise((*shape, *MLP_WIDTHS)):
+        for fan_in, fan_out in itertools.pairwise((*shape, *MLP_WIDTHS)):
             layers += [nn.Linear(fan_in, fan_out), activation()]
     body = Encoder(*layers)
     with th.no_grad():

@@ -17,6 +17,7 @@ ROOMS = (
     "frame_stacks",
     "running_stats",
     "feature_spaces",
+    "convolutions",
     "torch_layers",
     "augmentations",
     "targets",
