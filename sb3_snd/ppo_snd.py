@@ -394,6 +394,8 @@ class PPOSND(PPO):
         if self.snd is None:
             return
         self.policy.optimizer.zero_grad()  # SND's pass needs the room
+        if self._keeps_memory and self.logger.name_to_value["time/ppo_s"] > 1:  # small rollouts need no order
+            return_freed_memory()
         for stream, name in enumerate(STREAM_NAMES):
             values, returns = self.rollout_buffer.values[..., stream], self.rollout_buffer.returns[..., stream]
             variance = explained_variance(values.flatten(), returns.flatten())
@@ -417,8 +419,6 @@ class PPOSND(PPO):
         yield
         if self.device.type == "cuda":
             th.cuda.synchronize(self.device)
-        elif self._keeps_memory and time.perf_counter() - start > 1:  # small rollouts need no order
-            return_freed_memory()
         self.logger.record(f"time/{phase}_s", time.perf_counter() - start)
 
     def learn(
