@@ -93,7 +93,7 @@ def sample_ppo_snd_params(
     entry: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """
-    The Zoo's sampler of PPO, and what the second stream and its nets add.
+    The Zoo's sampler of PPO, and what the second stream and its nets add, unless the entry has ``snd: null``.
 
     :param trial: Optuna's trial
     :param n_actions: See the Zoo's sampler
@@ -104,19 +104,23 @@ def sample_ppo_snd_params(
     """
     bounded: Any = BoundedTrial(trial, size_bounds(n_envs))
     sampled = HYPERPARAMS_SAMPLER["ppo"](bounded, n_actions, n_envs, additional_args)
+    entry = entry or {}
+    if "snd" in entry and entry["snd"] is None:
+        return merged(entry, sampled)
     own: dict[str, Any] = {name: trial.suggest_float(name, *bounds, log=True) for name, bounds in OWN.items()}
     own[FADES] = trial.suggest_categorical(FADES, [False, True])
     trial.set_user_attr("gamma_int", 1 - own["one_minus_gamma_int"])
-    return merged(entry or {}, {**sampled, **with_schedules(_convert_own(own))})
+    return merged(entry, {**sampled, **with_schedules(_convert_own(own))})
 
 
 def convert_ppo_snd_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
     """
     :param sampled_params: As Optuna stores them
-    :return: arguments of ``PPOSND``
+    :return: arguments of ``PPOSND``, of the second stream only where something of it was sampled
     """
     ppo = {name: value for name, value in sampled_params.items() if name not in (*OWN, FADES)}
-    return {**HYPERPARAMS_CONVERTER["ppo"](ppo), **_convert_own(sampled_params)}
+    own = _convert_own(sampled_params) if ppo.keys() < sampled_params.keys() else {}
+    return {**HYPERPARAMS_CONVERTER["ppo"](ppo), **own}
 
 
 def _convert_own(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,7 +196,8 @@ def merged(entry: Mapping[str, Any], sampled: Mapping[str, Any]) -> dict[str, An
     :param sampled: Those that take their place
     :return: ``sampled``, with what the entry's ``snd_kwargs`` and ``policy_kwargs`` have besides
     """
-    nested = {name: {**(entry.get(name) or {}), **sampled[name]} for name in ("snd_kwargs", "policy_kwargs")}
+    names = [name for name in ("snd_kwargs", "policy_kwargs") if name in sampled]
+    nested = {name: {**(entry.get(name) or {}), **sampled[name]} for name in names}
     return {**sampled, **nested}
 
 

@@ -70,7 +70,7 @@ class PPOSND(PPO):
         the paper, and as PPO does with one
     :param vf_coef: Weight of the value loss, a mean over both streams: 1.0 here is 0.5 of the sum of both losses
     :param precision: What the convolutions of the paper's nets compute in: ``"auto"``, ``"bfloat16"`` or ``"float32"``, see
-        :func:`~sb3_snd.hardware.resolve_precision`. Without SND ``"auto"`` is PPO as it is
+        :func:`~sb3_snd.hardware.resolve_precision`. By default it is ``"auto"``, and without SND ``"float32"``, as PPO is
     :param cuda_graphs: Whether acting and both updates are recorded once and replayed: on CUDA and with a fused optimiser,
         which nets for images have. The same algorithm up to rounding. Recorded updates only wait for the device at their
         ends, where all losses and gradients are looked at, so ``target_kl`` is refused
@@ -97,7 +97,7 @@ class PPOSND(PPO):
         int_coef: float | Schedule = 1.0,
         intrinsic_episodic: bool = True,
         normalize_advantage: bool | None = None,
-        precision: str = "auto",
+        precision: str | None = None,
         cuda_graphs: bool = False,
         _init_setup_model: bool = True,
         **kwargs: Any,
@@ -106,6 +106,8 @@ class PPOSND(PPO):
             raise ValueError(f"snd_kwargs={snd_kwargs!r} only goes with the name of a target: give them to the SND itself.")
         if normalize_advantage is None:
             normalize_advantage = snd is None
+        if precision is None:
+            precision = "float32" if snd is None else "auto"
         kwargs = checked({**kwargs, "normalize_advantage": normalize_advantage}, ARGUMENTS)
         if _init_setup_model:  # otherwise ``load`` fills in what was saved
             check_policy(policy, self.policy_aliases)
@@ -157,7 +159,7 @@ class PPOSND(PPO):
         self.rollout_buffer_kwargs = {**self.rollout_buffer_kwargs, **(stream_kwargs if two else {})}
         super()._setup_model()
         self.policy_kwargs, self.rollout_buffer_kwargs = user_kwargs
-        if self.precision != "float32" and (two or self.precision != "auto"):
+        if self.precision != "float32":
             set_precision(self.policy, precision)
         self.policy.optimizer.register_load_state_dict_post_hook(match_layout)
         if not self.cuda_graphs:  # the update on the device looks by itself

@@ -52,7 +52,7 @@ from rl_zoo3.exp_manager import ExperimentManager  # noqa: E402
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER  # noqa: E402
 from rl_zoo3.utils import create_test_env, get_wrapper_class  # noqa: E402
 
-ALGO_KEYS = ("ppo_rnd", "ppo_snd_v", "ppo_snd_v_original", "ppo_snd_std", "ppo_snd_vic", "ppo_snd")
+ALGO_KEYS = ("ppo_baseline", "ppo_rnd", "ppo_snd_v", "ppo_snd_v_original", "ppo_snd_std", "ppo_snd_vic", "ppo_snd")
 #: per-environment wrapper of a YAML entry, or the environment's entry point where it has none -> all environments at once
 NATIVE: dict[str, Callable[..., VecEnv]] = {
     ATARI_WRAPPER: make_atari_env,

@@ -173,6 +173,7 @@ def test_names_are_as_short_as_tells_models_apart(tmp_path):
     assert names([one, other]) == ["SND-VIC", "x"]
     assert names([one, two]) == ["SND-VIC, run 1", "SND-VIC, run 2"]
     assert names([one, one._replace(path=tmp_path / f"{ENV}_1" / "best_model.zip")])[1] == "SND-VIC, run 1, best_model"
+    assert names([one, one._replace(algo="ppo_snd", path=two.path)]) == ["SND-VIC, ppo_snd_vic", "SND-VIC, ppo_snd"]
 
 
 def test_row_by_hand():

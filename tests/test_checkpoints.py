@@ -501,6 +501,26 @@ def test_resume_from_the_command_line(tmp_path, monkeypatch, capsys):
     assert PPOSND.load(runs[1] / "DeepSea-v0.zip", device="cpu").num_timesteps == 576
 
 
+def test_the_baseline_is_resumed(tmp_path, monkeypatch):
+    """To the same end as an undisturbed run, bit for bit; its monitor file has the columns of both streams."""
+    for folder, lengths in (("whole", ["512"]), ("halves", ["256", "512"])):
+        for n_steps in lengths:
+            options = zoo_run(tmp_path / folder, "--resume")
+            options[options.index("ppo_snd")] = "ppo_baseline"
+            options[options.index("512")] = n_steps
+            monkeypatch.setattr(sys, "argv", ["train.py", *options])
+            zoo.train()
+    runs = [tmp_path / folder / "ppo_baseline" / "DeepSea-v0_1" for folder in ("whole", "halves")]
+    models = [PPOSND.load(run / "DeepSea-v0.zip", device="cpu") for run in runs]
+    (tensors, counters), (others, other_counters) = map(everything, models)
+    assert counters == other_counters and counters[0] == 512 and models[1].snd is None
+    assert tensors.keys() == others.keys()
+    assert [name for name in tensors if not th.equal(th.as_tensor(tensors[name]), th.as_tensor(others[name]))] == []
+    episodes = rows(runs[0] / "monitor.csv", "t")
+    assert episodes == rows(runs[1] / "monitor.csv", "t") and len(episodes) == 4 * (128 // 10)  # of ten steps
+    assert all(row["r_ext"] == row["r"] and float(row["r_int"]) == 0 for row in episodes)
+
+
 def test_no_limit_and_no_future_are_resumed(tmp_path, monkeypatch, capsys):
     (tmp_path / "own.yml").write_text("DeepSea-v0: {policy: MlpPolicy, n_timesteps: 64, max_grad_norm: .inf, gamma: 0}")
     for n_steps in ("64", "128"):

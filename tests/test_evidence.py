@@ -152,13 +152,13 @@ def test_the_queue_of_the_paper():
         ("ppo_snd_std", ENV, 1.785856),
         ("ppo_snd", "MontezumaRevenge", 2),
         ("ppo_snd_vic", ENV, 6),
-        ("ppo", ENV, 3),
+        ("ppo_baseline", ENV, 3),
         ("ppo_rnd", ENV, 3),
-        ("ppo", "MontezumaRevenge", 1),
+        ("ppo_baseline", "MontezumaRevenge", 1),
         ("ppo_snd_v", ENV, 5),
         ("ppo_snd_v", "procgen-coinrun-v0", 4),
         ("ppo_snd_vic", "PrivateEye", 2),
-        ("ppo", "PrivateEye", 2),
+        ("ppo_baseline", "PrivateEye", 2),
     ]
     command = "train.py --algo ppo_snd --env MontezumaRevengeNoFrameskip-v4 --seed 1 -n 2000000 --save-freq 100000 --resume"
     expected = f"{command} -f .evidence -params callback:'sb3_snd.ExplorationLogger'"

@@ -532,7 +532,7 @@ REFUSED = {
     "int_coef": (*BAD_NUMBERS, math.inf, -2e6, lambda _: 2e6, lambda _: "a"),
     "intrinsic_episodic": (1, None, "yes"),
     "cuda_graphs": (1, None, "yes"),
-    "precision": (None, "float16", 32, [], True),
+    "precision": ("float16", 32, [], True),
     "policy_kwargs": (3, [1], {"nothing": 1}, {"net_arch": [0]}, {"net_arch": {"pi": [4], "qf": [4]}}, {"net_arch": [10**9]}),
     "rollout_buffer_class": (3, nn.Module, PPO, "StreamRolloutBuffer"),
     "rollout_buffer_kwargs": ({"gamma": 0.5}, {"gamma_int": 0.5}, {"nothing": 1}, [1], 3),

@@ -109,6 +109,29 @@ def test_what_is_not_sampled_stays():
     assert merged({}, sampled) == sampled
 
 
+@pytest.mark.parametrize("entry", [{}, {"policy_kwargs": {"features_extractor_kwargs": {"width": 64}}}])
+def test_without_snd_the_search_is_that_of_ppo(entry):
+    """The trial has no more to draw from than PPO's parameters."""
+    sampled = sample_ppo_snd_params(FixedTrial(PPO_PARAMS), 2, 32, {}, {**entry, "snd": None})
+    ppo = convert_onpolicy_params(PPO_PARAMS)
+    assert convert_ppo_snd_params(PPO_PARAMS) == ppo
+    assert sampled == {**ppo, "policy_kwargs": {**ppo["policy_kwargs"], **entry.get("policy_kwargs", {})}}
+
+
+def test_a_search_for_the_baseline(tmp_path, monkeypatch):
+    """Through train.py, and a run that takes its trial."""
+    study = ["--storage", tmp_path / "search.log", "--study-name", "baseline"]
+    command = ["train.py", "--algo", "ppo_baseline", "--env", "DeepSea-v0", "-f", tmp_path, "--device", "cpu", *study]
+    search = ["-n", 256, "-optimize", "--n-trials", 1, "--n-evaluations", 1, "--no-optim-plots", "--seed", 0]
+    monkeypatch.setattr(sys, "argv", list(map(str, [*command, *search, "-params", "n_envs:8"])))
+    zoo.train()
+    run = train(monkeypatch, tmp_path, "-n", 16, *study, "--trial-id", 0, *TINY, algo="ppo_baseline", env="DeepSea-v0")
+    journal = optuna.storages.journal.JournalFileBackend(str(tmp_path / "search.log"))
+    (trial,) = optuna.load_study(study_name="baseline", storage=optuna.storages.JournalStorage(journal)).trials
+    assert set(trial.params) == set(PPO_PARAMS) and "snd_kwargs" not in run[0]
+    assert run[0]["snd"] is None and run[0]["learning_rate"] == trial.params["learning_rate"]
+
+
 def test_a_search_trains_with_and_evaluates_without_the_bonus(tmp_path, monkeypatch):
     """Observations are normalised as in the entry, and the trial's value is the score of the game."""
     zoo.register()

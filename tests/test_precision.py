@@ -108,7 +108,7 @@ def test_float32_goes_in_and_comes_out():
 
 
 def test_who_computes_in_bfloat16(monkeypatch):
-    """``auto`` leaves vectors alone, an SND of its own as it was, and PPO without SND what stock PPO is."""
+    """``auto`` leaves vectors alone. An SND of its own, and PPO without SND, do without it unless asked."""
     monkeypatch.setattr(th.cpu, "_is_avx512_bf16_supported", lambda: True)
     vector = spaces.Box(-1, 1, (3,))
     assert [net.reduced for net in encoders(make("auto"))] == [True, True]
@@ -125,6 +125,7 @@ def test_who_computes_in_bfloat16(monkeypatch):
         ({}, True),
         (dict(precision="float32"), False),
         (dict(snd=None), False),
+        (dict(snd=None, precision="auto"), True),
         (dict(snd=None, precision="bfloat16"), True),
         (dict(precision="bfloat16", snd_kwargs=dict(precision="bfloat16")), True),
     ):

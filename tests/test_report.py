@@ -293,6 +293,24 @@ def test_published_curves_are_named_where_they_can_be_seen(n_steps, named, end, 
         assert sum(line.get_xdata() <= axis.get_xlim()[1]) >= 1 >= sum(line.get_xdata() > axis.get_xlim()[1])
 
 
+def test_models_of_the_same_name_are_told_apart(tmp_path, monkeypatch):
+    """Two keys are the baseline, and two are SND-VIC; each is published once, and two runs of one key need no more."""
+    assert published.names(["ppo", "ppo_rnd"]) == {"ppo": "Baseline", "ppo_rnd": "RND"}
+    assert published.names(["ppo_baseline", "ppo_baseline", "mine"]) == {"ppo_baseline": "Baseline", "mine": "mine"}
+    for number, algo in enumerate(("ppo", "ppo_baseline", "ppo_snd", "ppo_snd_v"), 1):
+        folder = write_run(tmp_path, algo=algo, number=number, episodes=[(1.0, 40_000_000, 1.0)])
+        (folder / "progress.csv").write_text("time/total_timesteps,exploration/places\n1,1\n2,2\n")
+    groups = tables.group([read_run(folder) for folder in find_folders([tmp_path])])
+    finished = []
+    monkeypatch.setattr(figures, "_finish", lambda *drawn, **_: finished.append(drawn[1]))
+    figures.draw(ENV, groups[ENV], REWARD, tmp_path)
+    figures.draw_places(ENV, groups[ENV], tmp_path)
+    rewards, places = ([line.get_label() for line in axis.get_lines()] for axis in finished)
+    ours = ["Baseline, ppo (1 run)", "Baseline, ppo_baseline (1 run)", "SND-V (1 run)", "SND-VIC (1 run)"]
+    assert rewards == [*ours, "Baseline, published", "SND-V, published", "SND-VIC, published"] and places == ours
+    assert published.score("ppo_baseline", "GravitarNoFrameskip-v4") == (1.19, 0.0, 2611)
+
+
 def test_score_and_reward_are_told_apart(tmp_path):
     folder = write_run(tmp_path, episodes=[(30.0, 10, 1.0)])
     groups = tables.group([read_run(folder)])

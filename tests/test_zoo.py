@@ -38,7 +38,9 @@ ETA = {
     "std": [1, 1, 0.25, 0.5, 1, 0.5, 0.5, 0.25, 1, 1],
     "vic": [0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.5, 0.5, 0.5, 0.5],
 }
-TARGET_OF = {"ppo": None, "ppo_rnd": "rnd", "ppo_snd_v": "v", "ppo_snd_std": "std", "ppo_snd_vic": "vic", "ppo_snd": "vic"}
+TARGET_OF = {"ppo": None, "ppo_baseline": None, "ppo_rnd": "rnd", "ppo_snd_v": "v", "ppo_snd_std": "std"}
+TARGET_OF |= {"ppo_snd_vic": "vic", "ppo_snd": "vic"}
+BASELINES = {"ppo": PPO, "ppo_baseline": PPOSND}
 ZOO_KEYS = {"normalize", "n_envs", "n_timesteps", "env_wrapper", "env_kwargs", "frame_stack", "policy"}
 
 
@@ -80,8 +82,8 @@ def test_published_settings_of_snd_v_are_an_entry_of_their_own():
 
 def test_every_key_is_read():
     known = ZOO_KEYS | set(inspect.signature(PPO).parameters)
-    for key, target in TARGET_OF.items():
-        allowed = known if target is None else known | set(inspect.signature(PPOSND).parameters) - {"kwargs"}
+    for key in TARGET_OF:
+        allowed = known if key == "ppo" else known | set(inspect.signature(PPOSND).parameters) - {"kwargs"}
         for env_id, entry in entries(key).items():
             assert set(entry) <= allowed, (key, env_id)
 
@@ -106,7 +108,7 @@ def test_entry_holds_the_papers_settings(key, env_id, tmp_path):
     width = 128 if atari else 64
     assert model.policy.features_extractor.net[6].out_channels == width
     if target is None:
-        assert type(model) is PPO
+        assert type(model) is BASELINES[key]
         assert (model.gamma, model.vf_coef) == (0.998 if env_id.startswith("Gravitar") else 0.99, 0.5)
         return
     assert type(model) is PPOSND
@@ -128,6 +130,7 @@ def test_small_tasks_are_the_same_for_every_model(key, env_id, tmp_path):
     entry, baseline = entries(key)[env_id], entries("ppo")[env_id]
     bonus = {"snd", "snd_kwargs", "gamma_int", "ext_coef", "int_coef"}
     assert {name: value for name, value in entry.items() if name not in bonus} == baseline
+    assert TARGET_OF[key] is not None or not bonus & set(entry) - {"snd"}
     model, manager = build(key, env_id, tmp_path)
     assert manager.config.endswith(f"{key}.yml") and "rl_zoo3" not in manager.config
     assert (model.gamma, model.normalize_advantage) == (0.99, True)
@@ -135,6 +138,43 @@ def test_small_tasks_are_the_same_for_every_model(key, env_id, tmp_path):
         assert model.snd.target_name == TARGET_OF[key] and model.snd.return_stats is not None
         assert model.gamma_int == 0.99
     model.learn(16)
+
+
+def test_entries_of_the_two_baselines_differ_in_what_names_the_algorithm():
+    policies = {"sb3_snd.policies.CnnPolicy": {"policy": "CnnPolicy", "precision": "auto"}, "MlpPolicy": {}}
+    stock = entries("ppo")
+    assert entries("ppo_baseline") == {
+        env_id: {**entry, "snd": None, **policies[entry["policy"]]} for env_id, entry in stock.items()
+    }
+
+
+@pytest.mark.numbers
+@pytest.mark.parametrize("env_id", [ATARI[0], PROCGEN[2], *SMALL_TASKS[:2], "DeepSea-v0"])
+def test_both_baselines_are_the_same_algorithm(env_id, tmp_path):
+    """One seed gives the same net in any precision, and in float32 the same training, bit for bit."""
+    float32 = {"precision": "float32"} if env_id not in SMALL_TASKS else {}
+    nets, trained = [], []
+    for key, overrides, algorithm in (("ppo", {}, PPO), ("ppo_baseline", float32, PPOSND), ("ppo_baseline", {}, PPOSND)):
+        model = build(key, env_id, tmp_path, overrides, seed=5)[0]
+        assert type(model) is algorithm and model.policy.optimizer.defaults["fused"] is (env_id not in SMALL_TASKS or None)
+        nets.append({name: tensor.clone() for name, tensor in model.policy.state_dict().items()})
+        model.learn(48)
+        optimizer = model.policy.optimizer.state_dict()["state"]
+        moments = {f"{name}.{number}": value for number, state in optimizer.items() for name, value in state.items()}
+        trained.append({**model.policy.state_dict(), **moments})
+    for stock, *others in (nets, trained[:2]):
+        for other in others:
+            assert list(stock) == list(other) and all(map(th.equal, stock.values(), other.values()))
+    assert not all(map(th.equal, nets[0].values(), trained[0].values()))
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_fast_baseline_computes_in_bfloat16_where_that_is_fast(fast, tmp_path, monkeypatch):
+    monkeypatch.setattr(th.cpu, "_is_avx512_bf16_supported", lambda: fast)
+    monkeypatch.setattr(th.cpu, "_is_amx_tile_supported", lambda: False)
+    for env_id in (ATARI[0], PROCGEN[2]):
+        trunk = build("ppo_baseline", env_id, tmp_path)[0].policy.features_extractor.net
+        assert trunk.reduced is fast and trunk[2].weight.is_contiguous(memory_format=th.channels_last)
 
 
 def test_native_environment_by_default(tmp_path, monkeypatch):
@@ -307,7 +347,7 @@ def test_the_zoos_plot(trained):
     assert "points 2" in result.stdout
 
 
-@pytest.mark.parametrize(("key", "ordinary"), [("ppo_snd_vic", ()), ("ppo", ("--vec-env", "dummy"))])
+@pytest.mark.parametrize(("key", "ordinary"), [("ppo_snd_vic", ()), ("ppo_baseline", ()), ("ppo", ("--vec-env", "dummy"))])
 def test_procgen_from_the_command_line(key, ordinary, tmp_path, monkeypatch, capsys):
     options = ("--algo", key, "--env", PROCGEN[2], "-f", tmp_path)
     sizes = ("-n", 32, "-params", "n_envs:2", "n_steps:16", "batch_size:16", "n_epochs:1")

@@ -100,8 +100,9 @@ def names(models: Sequence[Model]) -> list[str]:
     :param models: Any number of different files
     :return: a name for each, as short as tells them apart
     """
+    called = published.names(model.algo for model in models)
     parts = [
-        (published.NAMES.get(model.algo, model.algo), f"run {model.path.parent.name.rpartition('_')[2]}", model.path.stem)
+        (called[model.algo], f"run {model.path.parent.name.rpartition('_')[2]}", model.path.stem)
         if model.config
         else (model.path.stem,)
         for model in models

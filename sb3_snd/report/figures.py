@@ -95,18 +95,19 @@ def draw_places(env_id: str, algos: dict[str, list[Run]], folder: Path) -> str |
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axis: Any = figure.subplots()
+    called = published.names(algos)
     for index, (algo, runs) in enumerate(counted.items()):
         if runs:
             steps, mean, std = places_curve(runs)
-            axis.plot(steps / 1e6, mean, color=f"C{index}", label=_label(algo, runs))
+            axis.plot(steps / 1e6, mean, color=f"C{index}", label=_label(called[algo], runs))
             axis.fill_between(steps / 1e6, mean - std, mean + std, color=f"C{index}", alpha=0.2, linewidth=0)
     name = f"{env_id.replace('/', '_')}_places"
     _finish(figure, axis, folder / name, title=env_id, ylabel="distinct places seen")
     return name
 
 
-def _label(algo: str, runs: Sequence[Run]) -> str:
-    return f"{published.NAMES.get(algo, algo)} ({len(runs)} run{'s' * (len(runs) > 1)})"
+def _label(name: str, runs: Sequence[Run]) -> str:
+    return f"{name} ({len(runs)} run{'s' * (len(runs) > 1)})"
 
 
 def _finish(figure: Any, axis: Any, path: Path, **settings: Any) -> None:
@@ -120,7 +121,9 @@ def _finish(figure: Any, axis: Any, path: Path, **settings: Any) -> None:
 
 def _draw_published(axis: Any, env_id: str, algos: Sequence[str], last: float) -> float:
     """:return: steps where the axis ends: with the longest run, or with the first point of a published curve that is near"""
-    curves = {index: curve for index, algo in enumerate(algos) if (curve := published.curve(algo, env_id)) is not None}
+    models = [published.MODELS.get(algo) for algo in algos]
+    firsts = [index for index, model in enumerate(models) if model not in models[:index]]  # keys of one model share a curve
+    curves = {index: curve for index in firsts if (curve := published.curve(algos[index], env_id)) is not None}
     near = {index: curve for index, curve in curves.items() if curve[0][0] <= NEAR * last}
     end = max([last, *(steps[0] * 1.02 for steps, _ in near.values() if steps[0] > last)])  # the point's right half, too
     for index, (steps, rewards) in near.items():
@@ -148,11 +151,12 @@ def draw(env_id: str, algos: dict[str, list[Run]], column: int, folder: Path) ->
     points: list[dict[str, object]] = []
     width = common_width([run for runs in algos.values() for run in runs])
     last = 0.0
+    called = published.names(algos)
     for index, (algo, runs) in enumerate(algos.items()):
         steps, mean, std, n_runs = learning_curve(runs, width, column)
         last = max(last, steps[-1] + width / 2)
         colour = f"C{index}"
-        axis.plot(steps / 1e6, mean, color=colour, marker="." if len(steps) < 3 else None, label=_label(algo, runs))
+        axis.plot(steps / 1e6, mean, color=colour, marker="." if len(steps) < 3 else None, label=_label(called[algo], runs))
         axis.fill_between(steps / 1e6, mean - std, mean + std, color=colour, alpha=0.2, linewidth=0)
         for values in zip(steps, mean, std, n_runs, strict=True):
             names = ("steps", "mean", "std", "runs")

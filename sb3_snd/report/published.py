@@ -5,6 +5,8 @@ are missing where lines cover each other. Knows these files and which algo key s
 """
 
 import csv
+from collections import Counter
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
@@ -13,6 +15,7 @@ import numpy as np
 
 MODELS = {
     "ppo": "baseline",
+    "ppo_baseline": "baseline",
     "ppo_rnd": "rnd",
     "ppo_snd_v": "snd_v",
     "ppo_snd_v_original": "snd_v",
@@ -22,6 +25,7 @@ MODELS = {
 }
 NAMES = {
     "ppo": "Baseline",
+    "ppo_baseline": "Baseline",
     "ppo_rnd": "RND",
     "ppo_snd_v": "SND-V",
     "ppo_snd_v_original": "SND-V (original)",
@@ -39,6 +43,16 @@ class Score(NamedTuple):
     mean_reward: float  # mean over runs of the mean over all training episodes
     std_reward: float  # population standard deviation over runs
     highest_score: float | None  # mean over runs of the highest raw score, for Atari
+
+
+def names(algos: Iterable[str]) -> dict[str, str]:
+    """
+    :param algos: Algo keys
+    :return: what each of them is called, with its key where another one is called the same
+    """
+    plain = {algo: NAMES.get(algo, algo) for algo in algos}
+    counts = Counter(plain.values())
+    return {algo: f"{name}, {algo}" if counts[name] > 1 else name for algo, name in plain.items()}
 
 
 def environment_name(env_id: str) -> str:
