@@ -140,7 +140,7 @@ PPO_ARGUMENTS = {
     "ext_coef": st.one_of(st.floats(-1e7, 1e7), SCHEDULES),
     "int_coef": st.one_of(st.floats(-1e7, 1e7), SCHEDULES),
     "intrinsic_episodic": st.booleans(),
-    "precision": st.sampled_from(["auto", "float32", "bfloat16", "float16"]),
+    "precision": st.sampled_from([None, "auto", "float32", "bfloat16", "float16"]),
     "cuda_graphs": st.booleans(),
 }
 SND_ARGUMENTS = {
