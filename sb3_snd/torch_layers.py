@@ -27,7 +27,7 @@ class Encoder(nn.Sequential):
     """
 
     reduced: bool = False  #: whether it computes in bfloat16
-    fused: bool = False  #: whether convolutions and their ReLUs are computed together
+    fused: bool = False  #: whether convolutions and their activations are computed together
 
     def __getitem__(self, index: Any) -> Any:
         part = super().__getitem__(index)
@@ -42,14 +42,14 @@ class Encoder(nn.Sequential):
         """
         if not self.reduced:
             return super().forward(frames)
-        convs = fusible([*self]) if self.fused and frames.device.type == "cpu" else []
+        layers = fusible([*self]) if self.fused and frames.device.type == "cpu" else []
         with th.autocast(frames.device.type, th.bfloat16):
-            features = convolve(convs, frames) if convs else frames
-            for layer in itertools.islice(self, 2 * len(convs), None):
+            features = convolve(layers, frames) if layers else frames
+            for layer in itertools.islice(self, 2 * len(layers), None):
                 features = layer(features)
         features = features.float()
-        if convs:
-            features = features + poison(convs, frames).view(-1, *[1] * (features.ndim - 1))
+        if layers:
+            features = features + poison(layers, frames).view(-1, *[1] * (features.ndim - 1))
         return features
 
 

@@ -1,5 +1,6 @@
-"""Convolutions with their ReLUs in one pass: the numbers of the layers one by one, and NaN is still seen."""
+"""Convolutions with their activations: the numbers of the layers one by one, and NaN is still seen."""
 
+import math
 import os
 
 import numpy as np
@@ -18,9 +19,9 @@ FLOATS = spaces.Box(0.0, 1.0, SHAPE, np.float32)
 ROUNDING = 2.0**-7  # of one bfloat16 number
 
 
-def make(fused, width=8):
+def make(fused, activation=nn.ReLU):
     th.manual_seed(0)
-    net = encoder(SHAPE, snd_convs(width), 16, nn.ReLU)
+    net = encoder(SHAPE, snd_convs(8), 16, activation)
     set_precision(net, "bfloat16")
     if not fused:
         net.fused = False
@@ -40,18 +41,19 @@ def near(actual, expected):
 
 
 @pytest.mark.numbers
-def test_values_and_gradients_are_those_of_the_layers_one_by_one():
+@pytest.mark.parametrize("activation", (nn.ReLU, nn.ELU))
+def test_values_and_gradients_are_those_of_the_layers_one_by_one(activation):
     frames = th.rand(5, *SHAPE, requires_grad=True)
-    (values, grads), (expected, expected_grads) = (gradients(make(fused), frames) for fused in (True, False))
+    (values, grads), (expected, expected_grads) = (gradients(make(fused, activation), frames) for fused in (True, False))
     frames_grad = frames.grad.clone()
     frames.grad = None
-    gradients(make(False), frames)
+    gradients(make(False, activation), frames)
     assert near(frames_grad, 2 * frames.grad)  # of both calls above
     assert near(values, expected) and expected.abs().max() > 0
     for grad, other in zip(grads, expected_grads, strict=True):
         assert grad.dtype == th.float32 and near(grad, other) and other.abs().max() > 0
     with th.no_grad():
-        assert near(make(True)(frames), expected)
+        assert near(make(True, activation)(frames), expected)
 
 
 @pytest.mark.numbers
@@ -62,24 +64,37 @@ def test_a_slice_gives_the_map_and_the_rest_takes_it():
     assert near(net[6:](maps).detach(), net(frames).detach())
 
 
-def test_by_hand():
-    """One weight of 2 and a bias of 1: max(2 x + 1, 0), and the gradient 2 where that is above 0."""
-    net = Encoder(nn.Conv2d(1, 1, 1), nn.ReLU())
+@pytest.mark.parametrize(
+    "activation, outputs, slopes",
+    [
+        (nn.ReLU(), [3, 0, 1, 0], [1, 0, 1, 0]),
+        (nn.ELU(), [3, math.expm1(-5), 1, 0], [1, math.exp(-5), 1, 1]),
+        (nn.ELU(alpha=2.0), [3, 2 * math.expm1(-5), 1, 0], [1, 2 * math.exp(-5), 1, 2]),
+    ],
+)
+def test_by_hand(activation, outputs, slopes):
+    """One weight of 2 and a bias of 1: the activation of 2 x + 1, and its slope times 2."""
+    net = Encoder(nn.Conv2d(1, 1, 1), activation)
     with th.no_grad():
         net[0].weight.fill_(2), net[0].bias.fill_(1)
     set_precision(net, "bfloat16")
     frames = th.tensor([1.0, -3.0, 0.0, -0.5]).view(1, 1, 2, 2).requires_grad_()
     maps = net(frames)
     maps.sum().backward()
-    assert maps.flatten().tolist() == [3, 0, 1, 0] and frames.grad.flatten().tolist() == [2, 0, 2, 0]
-    assert net[0].weight.grad.item() == 1 and net[0].bias.grad.item() == 2
+    rounding = dict(rel=ROUNDING, abs=ROUNDING)  # the slope of an ELU is taken from its rounded output
+    assert maps.flatten().tolist() == pytest.approx(outputs, **rounding)
+    assert frames.grad.flatten().tolist() == pytest.approx([2 * slope for slope in slopes], **rounding)
+    weight_grad = sum(slope * x for slope, x in zip(slopes, (1, -3, 0, -0.5), strict=True))
+    assert net[0].weight.grad.item() == pytest.approx(weight_grad, **rounding)
+    assert net[0].bias.grad.item() == pytest.approx(sum(slopes), rel=2 * ROUNDING)
 
 
 def test_the_gradient_that_is_given_is_not_written_to_and_the_graph_can_be_kept():
     net = make(True)
     given = th.ones(2, 8, 5, 5, dtype=th.bfloat16).to(memory_format=th.channels_last)
-    convs = convolutions.fusible([*net])
-    maps = convolutions.convolve(convs, th.rand(2, *SHAPE)) if net.fused else net[:8](th.rand(2, *SHAPE)).bfloat16()
+    layers = convolutions.fusible([*net])
+    convs = [convolution for convolution, _ in layers]
+    maps = convolutions.convolve(layers, th.rand(2, *SHAPE)) if net.fused else net[:8](th.rand(2, *SHAPE)).bfloat16()
     maps.backward(given, retain_graph=True)
     once = [conv.weight.grad.clone() for conv in convs]
     maps.backward(given)
@@ -122,12 +137,8 @@ def test_a_target_sees_it_too(target, fused):
 
 def test_where_it_is_used():
     net = make(True)
-    assert [(conv.in_channels, conv.out_channels) for conv in convolutions.fusible([*net])] == [
-        (3, 32),
-        (32, 64),
-        (64, 64),
-        (64, 8),
-    ]
+    widths = [(convolution.in_channels, convolution.out_channels) for convolution, _ in convolutions.fusible([*net])]
+    assert widths == [(3, 32), (32, 64), (64, 64), (64, 8)]
     assert net[:6].fused == net.fused and not SND(FLOATS, device="cpu").target.encoder.fused
     set_precision(net, "float32")
     assert not net.fused
@@ -138,7 +149,7 @@ def test_where_it_is_used():
 @pytest.mark.parametrize(
     "layers, n_convs",
     [
-        ([nn.Conv2d(1, 1, 1), nn.ELU()], 0),
+        ([nn.Conv2d(1, 1, 1), nn.ELU(0.5), nn.Conv2d(1, 1, 1), nn.Tanh()], 1),
         ([nn.Conv2d(1, 1, 1), nn.ReLU(), nn.Flatten()], 1),
         ([nn.Conv2d(1, 1, 1, bias=False), nn.ReLU()], 0),
         ([nn.Conv2d(1, 1, 1, padding="same"), nn.ReLU()], 0),
@@ -151,7 +162,7 @@ def test_where_it_is_used():
     ],
 )
 def test_what_can_be_fused(layers, n_convs):
-    assert convolutions.fusible(layers) == layers[: 2 * n_convs : 2]
+    assert convolutions.fusible(layers) == list(zip(layers[::2], layers[1::2], strict=False))[:n_convs]
 
 
 def test_hooks_are_called():
