@@ -99,7 +99,7 @@ def check_update(algo: str, device: str, precision: str, tolerance: float) -> No
         draws = name == "SND" and algo in ("ppo_rnd", "ppo_snd_v")
         assert move > 0 and (draws or distance < tolerance)
     if can_record(fast.device):
-        assert fast._update is not None and fast.snd._replay is not None and fast._recorded_act is not None
+        assert fast._update._step is not None and fast.snd._replay is not None and fast._recorded_act is not None
         for replay in (fast._update._step, fast.snd._replay, fast._recorded_act):
             assert replay.is_recorded
 

@@ -43,19 +43,20 @@ def peak_host_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def work(connection: Connection, name: str, args: argparse.Namespace) -> None:
+def work(connection: Connection, name: str, args: argparse.Namespace, schedules: dict[str, Any]) -> None:
     """
     One schedule in a process of its own: warm up, say what it is, and measure an iteration for each message.
 
     :param connection: To the process that asks; None ends the work, and the peaks of memory are the last answer
     :param name: Of the schedule
     :param args: Of the command line
+    :param schedules: What makes a schedule of these arguments, by name
     """
     if args.threads is not None:
         th.set_num_threads(args.threads)
     if args.keep_freed_memory:
         keep_freed_memory()
-    schedule = SCHEDULES[name](args)
+    schedule = schedules[name](args)
     schedule.warm_up()
     model = schedule.model
     sizes = {size: getattr(model, size) for size in ("n_envs", "n_steps", "batch_size", "n_epochs")}
@@ -80,12 +81,13 @@ class Worker:
 
     :param name: Of the schedule
     :param args: Of the command line
+    :param schedules: What makes a schedule of these arguments, by name
     """
 
-    def __init__(self, name: str, args: argparse.Namespace) -> None:
+    def __init__(self, name: str, args: argparse.Namespace, schedules: dict[str, Any] = SCHEDULES) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, other = context.Pipe()
-        self.process = context.Process(target=work, args=(other, name, args), daemon=True)
+        self.process = context.Process(target=work, args=(other, name, args, schedules), daemon=True)
         self.process.start()
         other.close()
         self.about = self._receive()

@@ -1,8 +1,10 @@
 """PPO's update with everything on the device: the host gives the order of the minibatches and reads one table at the end.
+Where it is not recorded, it also looks at the norm of each gradient.
 
 Knows SB3's PPO and the two-stream buffer; no SND.
 """
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,18 +27,22 @@ READ = (*TERMS, "gradient_norm")  # the last is not logged
 class DeviceUpdate:
     """
     ``PPO.train`` for a ``StreamRolloutBuffer``. Follows its text (SB3, MIT); it is written anew because SB3's reads five
-    numbers from the device for each minibatch and uploads each minibatch by itself. Same minibatches for the same numpy
-    seed, same loss, same log; early stopping by ``target_kl`` is not there.
+    numbers from the device for each minibatch, uploads each minibatch by itself, and computes the norm of the gradient
+    without telling it. Same minibatches for the same numpy seed, same loss, same log; early stopping by ``target_kl`` is
+    not there. With one stream, and where nothing is recorded, the nets are those of SB3 bit for bit.
 
     :param model: Its policy, optimiser, buffer and schedules are used as they are when :meth:`train` is called
+    :param records: Whether the step is recorded, where the device and the optimiser allow it
     """
 
-    def __init__(self, model: PPO) -> None:
+    def __init__(self, model: PPO, records: bool) -> None:
         self.model = model
         self._data: dict[str, th.Tensor] = {}  # by rows of the buffer's store, step * n_envs + environment
-        self._clip_range, self._clip_range_vf = (th.zeros((), device=model.device) for _ in range(2))
+        # A recording reads them from the device; elsewhere they are numbers, as in SB3
+        self._clip_range: Any = th.zeros((), device=model.device) if records else 0.0
+        self._clip_range_vf: Any = th.zeros((), device=model.device) if records else 0.0
         self._rates = [th.zeros((), device=model.device) for _ in model.policy.optimizer.param_groups]
-        self._step = Replay(self.minibatch, self._state)
+        self._step = Replay(self.minibatch, self._state) if records else None
 
     @property
     def _buffer(self) -> StreamRolloutBuffer:
@@ -114,7 +120,7 @@ class DeviceUpdate:
         policy.optimizer.zero_grad()
         loss.backward()
         norm = th.nn.utils.clip_grad_norm_(policy.parameters(), model.max_grad_norm)
-        check_gradients(policy, "PPO", dict(zip(TERMS, terms, strict=True)), norm)
+        check_gradients(policy, "PPO", norm=norm, terms=dict(zip(TERMS, terms, strict=True)) if self._step else None)
         policy.optimizer.step()
         # What the policy keeps of it would keep this step's gradient graph alive within the next
         policy.action_dist.__dict__.pop("distribution", None)
@@ -126,18 +132,23 @@ class DeviceUpdate:
         model.policy.set_training_mode(True)
         model._update_learning_rate(optimizer)
         clip_range = model.clip_range(model._current_progress_remaining)  # type: ignore[operator]
-        self._clip_range.fill_(clip_range)
+        clip_range_vf = 0.0
         if model.clip_range_vf is not None:
             clip_range_vf = model.clip_range_vf(model._current_progress_remaining)  # type: ignore[operator]
+        if self._step is None:
+            self._clip_range, self._clip_range_vf = clip_range, clip_range_vf
+        else:
+            self._clip_range.fill_(clip_range)
             self._clip_range_vf.fill_(clip_range_vf)
         self._load()
 
         terms = []
-        with recorded_updates(self._step, optimizer, self._rates) as step:
+        plain = contextlib.nullcontext(self.minibatch)
+        with plain if self._step is None else recorded_updates(self._step, optimizer, self._rates) as step:
             for epoch in self._epochs():
                 terms.append(th.stack([step(rows)[0] for rows in epoch]))
                 model._n_updates += 1
-        table = th.stack(terms).cpu().numpy()  # (n_epochs, minibatches, 7)
+        table = th.stack(terms).cpu().numpy().astype(np.float64)  # (n_epochs, minibatches, 7)
         for row in table.reshape(-1, len(READ)):
             check_terms(dict(zip(READ, row, strict=True)), "PPO", poisoned=True)
 

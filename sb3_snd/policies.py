@@ -102,7 +102,8 @@ def _check_optimizer(optimizer_class: Any, optimizer_kwargs: dict[str, Any] | No
 
 class StreamActorCriticPolicy(ActorCriticPolicy):
     """
-    SB3's ``ActorCriticPolicy`` whose critic gives ``(n, n_streams)`` values; with one stream it is the same net.
+    SB3's ``ActorCriticPolicy`` whose critic gives ``(n, n_streams)`` values; with one stream it is the same net. Adam is
+    PyTorch's fused one where there are more.
 
     :param observation_space: Observation space
     :param action_space: Action space
@@ -120,6 +121,9 @@ class StreamActorCriticPolicy(ActorCriticPolicy):
         **kwargs: Any,
     ) -> None:
         self.n_streams = n_streams
+        is_adam = kwargs.get("optimizer_class", th.optim.Adam) is th.optim.Adam
+        if n_streams > 1 and is_adam and kwargs.get("optimizer_kwargs") is None:
+            kwargs["optimizer_kwargs"] = {"eps": 1e-5, "fused": True}  # SB3's eps
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:

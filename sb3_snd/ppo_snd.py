@@ -4,9 +4,9 @@ Knows SB3's rollout loop, the two-stream buffer and ``SND``; no network layer, n
 """
 
 import contextlib
-import functools
 import io
 import json
+import math
 import pathlib
 import pickle
 import time
@@ -72,8 +72,8 @@ class PPOSND(PPO):
     :param precision: What the convolutions of the paper's nets compute in: ``"auto"``, ``"bfloat16"`` or ``"float32"``, see
         :func:`~sb3_snd.hardware.resolve_precision`. By default it is ``"auto"``, and without SND ``"float32"``, as PPO is
     :param cuda_graphs: Whether acting and both updates are recorded once and replayed: on CUDA and with a fused optimiser,
-        which nets for images have. The same algorithm up to rounding. Recorded updates only wait for the device at their
-        ends, where all losses and gradients are looked at, so ``target_kl`` is refused
+        which all nets but plain PPO's for vectors have. The same algorithm up to rounding. Recorded updates only wait for the
+        device at their ends, where all losses and gradients are looked at, so ``target_kl`` is refused
     :param kwargs: Further arguments of PPO, by name
     :raises ValueError: for a value out of its range, an unknown target, or an observation space that no target can take
     """
@@ -133,7 +133,6 @@ class PPOSND(PPO):
         self.cuda_graphs = cuda_graphs
         self._uploader: FrameUploader | None = None
         self._recorded_act: Replay | None = None
-        self._update: DeviceUpdate | None = None
         super().__init__(policy, env, _init_setup_model=_init_setup_model, **kwargs)
 
     @property
@@ -162,8 +161,7 @@ class PPOSND(PPO):
         if self.precision != "float32":
             set_precision(self.policy, precision)
         self.policy.optimizer.register_load_state_dict_post_hook(match_layout)
-        if not self.cuda_graphs:  # the update on the device looks by itself
-            self.policy.optimizer.register_step_pre_hook(functools.partial(_check_before_step, self.policy))
+        self._update = DeviceUpdate(self, records=self.cuda_graphs)
         self._store_frames_once()
 
         if self.snd_target is not None:
@@ -182,7 +180,6 @@ class PPOSND(PPO):
     def _use_graphs(self) -> None:
         if not can_record(self.device):
             warnings.warn(f"cuda_graphs=True: there are none on {self.device}, going on without.", stacklevel=2)
-        self._update = DeviceUpdate(self)
         if self.snd is not None:
             self.snd.fixed_shapes = True
         if not self.use_sde:  # its noise is a new tensor now and then
@@ -197,11 +194,25 @@ class PPOSND(PPO):
             return self.policy(obs)
 
     def _act(self, obs: th.Tensor | TensorDict) -> Tensors:
-        """:return: actions, values ``(n_envs, S)`` and log-probabilities"""
+        """
+        :return: actions, values ``(n_envs, S)`` and log-probabilities
+        :raises ValueError: on a CPU, what PyTorch's distributions say of parameters that are no numbers. They look at them
+            only where the log-probabilities are not finite, or nothing can be drawn; on other devices they always do
+        """
         if self._recorded_act is not None and isinstance(obs, th.Tensor):
             return self._recorded_act(obs)
         with th.no_grad():
-            return self.policy(obs)
+            if self.device.type != "cpu":
+                return self.policy(obs)
+            try:
+                with unchecked_distributions():
+                    actions, values, log_probs = self.policy(obs)
+            except (RuntimeError, ValueError):
+                self.policy.get_distribution(obs)
+                raise
+            if not math.isfinite(log_probs.sum()):
+                self.policy.get_distribution(obs).log_prob(actions)
+            return actions, values, log_probs
 
     def _store_frames_once(self) -> None:
         """A stack is rebuilt from its frames where the environment stacks as SB3 does, and novelty reads no more of it."""
@@ -388,10 +399,16 @@ class PPOSND(PPO):
             return self.policy.predict_values(self.policy.obs_to_tensor(terminal_obs)[0])[0].cpu().numpy()
 
     def train(self) -> None:
-        """PPO's update, unchanged or, with ``cuda_graphs``, on the device alone; then SND's pass over the same rollout."""
+        """
+        PPO's update, then SND's pass over the same rollout. Where SB3's own update is needed, for ``target_kl`` or for
+        another buffer, it is taken as it is.
+        """
         self._follow_schedules()
         with self._timed("ppo"):
-            super().train() if self._update is None else self._update.train()
+            if self.target_kl is None and type(self.rollout_buffer) is StreamRolloutBuffer:
+                self._update.train()
+            else:
+                self._train_as_sb3()
         check_terms({"loss": self.logger.name_to_value["train/loss"]}, "PPO", poisoned=True)
         if self.snd is None:
             return
@@ -407,6 +424,15 @@ class PPOSND(PPO):
             losses = self.snd.train_on_rollout(self.rollout_buffer.rollout(self._last_obs))  # type: ignore[arg-type]
         for name, value in losses.items():
             self.logger.record(f"snd/{name}", value)
+
+    def _train_as_sb3(self) -> None:
+        """PPO's update, with a look at the gradients before each step."""
+        optimizer = self.policy.optimizer
+        look = optimizer.register_step_pre_hook(lambda *_: check_gradients(self.policy, "PPO"))
+        try:
+            super().train()
+        finally:
+            look.remove()
 
     @property
     def _keeps_memory(self) -> bool:
@@ -487,7 +513,3 @@ class PPOSND(PPO):
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, variables = super()._get_torch_save_params()
         return state_dicts + ([] if self.snd is None else ["snd", "snd.optimizer"]), variables
-
-
-def _check_before_step(policy: BasePolicy, *_: Any) -> None:
-    check_gradients(policy, "PPO")

@@ -50,13 +50,15 @@ class RunningMeanStd(nn.Module):
             batch_var = (batch - batch_mean).square_().mean(dim=0)
         else:
             batch_var, batch_mean = th.var_mean(batch, dim=0, correction=0)
-        total = self.count + weight
-        share = (weight / total).to(batch.dtype)
-        delta = batch_mean - self.mean
+        mean, count = self.mean, self.count.add_(weight)  # in place, as setting a module's attribute takes longer
+        share = count.reciprocal().mul_(weight).to(batch.dtype)
+        rest = 1 - share
+        delta = batch_mean - mean
         # Weighted, not corrected by a difference: a small variance must survive the start value 1
-        self.var.mul_(1 - share).add_(share * (batch_var + delta.square() * (1 - share)))
-        self.mean += share * delta
-        self.count.copy_(total if self.max_count is None else total.clamp(max=self.max_count))
+        self.var.mul_(rest).addcmul_(share, batch_var.addcmul_(delta * rest, delta))
+        mean.addcmul_(share, delta)
+        if self.max_count is not None:
+            count.clamp_(max=self.max_count)
 
     def normalize(self, batch: th.Tensor, clip: float) -> th.Tensor:
         """

@@ -128,11 +128,11 @@ class SND(nn.Module):
         self.return_stats: RunningMeanStd | None = None
         self.register_load_state_dict_pre_hook(_match_return_stats)
         self.to(get_device(device))
-        self.set_precision()
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         rate = FloatSchedule(self.init_kwargs["learning_rate"])(1.0)
-        self.optimizer = th.optim.Adam(trained, lr=rate, fused=True if self.reader.is_image else None)
+        self.optimizer = th.optim.Adam(trained, lr=rate, fused=True)
         self.optimizer.register_load_state_dict_post_hook(match_layout)
+        self.set_precision()
         self._use_settings()
         self.optimizer.register_load_state_dict_post_hook(lambda _: self._use_learning_rate())
         #: whether a rollout's minibatches have one shape and updates are recorded, where the device can do that
@@ -180,8 +180,8 @@ class SND(nn.Module):
 
     @property
     def device(self) -> th.device:
-        """Device of the nets."""
-        return next(self.parameters()).device
+        """Device of the nets, asked for several times a step: the optimiser need not look for a parameter."""
+        return self.optimizer.param_groups[0]["params"][0].device
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
@@ -219,8 +219,10 @@ class SND(nn.Module):
         frames = self.reader.scale(self.select(obs))
         if self.obs_stats is not None:
             self.obs_stats.update(frames)
-            frames = self.obs_stats.normalize(frames, clip=VECTOR_CLIP)
-        self.target.update_statistics(frames)
+        if self.target.keeps_statistics:
+            if self.obs_stats is not None:
+                frames = self.obs_stats.normalize(frames, clip=VECTOR_CLIP)
+            self.target.update_statistics(frames)
 
     @th.no_grad()
     def features(self, obs: Any) -> th.Tensor:
@@ -257,7 +259,14 @@ class SND(nn.Module):
         :param novelty: ``(n,)``
         :return: intrinsic reward clip(eta · novelty, 0, 1), ``(n,)``, of novelty as :meth:`normalize` gives it
         """
-        return (self.eta * self.normalize(novelty)).clamp(0.0, 1.0)
+        return self.clip(self.normalize(novelty))
+
+    def clip(self, novelty: th.Tensor) -> th.Tensor:
+        """
+        :param novelty: As :meth:`normalize` gives it, ``(n,)``
+        :return: intrinsic reward clip(eta · novelty, 0, 1), ``(n,)``
+        """
+        return (self.eta * novelty).clamp_(0.0, 1.0)
 
     def intrinsic_reward(self, obs: Any) -> th.Tensor:
         """
@@ -347,7 +356,7 @@ class SND(nn.Module):
             if self.fixed_shapes:  # the rest is nobody's successor
                 spare = max(SPARE_FRAMES, (stop - start) // 16) - len(parts[-1])
                 parts.append(last_frames[:1].expand(max(0, spare), *last_frames.shape[1:]))
-            frames = th.cat([self._frames(part) for part in parts if len(part) > 0])
+            frames = self._frames(th.cat([part for part in parts if len(part) > 0]))
             yield Transitions(frames, next_indices[start:stop], size, pool)
 
     def train_on_rollout(self, rollout: Rollout) -> dict[str, float]:

@@ -51,4 +51,4 @@ class Transitions(NamedTuple):
         :param encoded: Anything computed frame by frame, ``(M, ...)``
         :return: its rows for s_t and for s_{t+1}, each ``(B, ...)``
         """
-        return encoded[: len(self.next_index)], encoded[self.next_index]
+        return encoded[: len(self.next_index)], encoded.index_select(0, self.next_index)

@@ -26,6 +26,7 @@ from sb3_snd.type_aliases import EXTRINSIC_REWARD_KEY, INTRINSIC_REWARD_KEY, Rol
 ARGUMENTS = {"ext_coef": scheduled(WEIGHT), "int_coef": scheduled(WEIGHT), "rewards": one_of("combined", "streams")}
 RETURN_DISCOUNT = 0.99  # of the sums whose standard deviation novelty is divided by, where that is asked for
 MOST_CLIPPED = 0.9  # share of a rollout's intrinsic rewards at their limit above which they tell nothing
+MOST_SEEN = 1024  # steps that statistics keep before they are added up
 LEAST_SHARE = 1e-4  # mean intrinsic reward, relative to the mean absolute extrinsic one, below which it changes nothing
 #: Mean intrinsic reward that ``eta`` is proposed for. The paper's games have 0.005 to 0.02 with the paper's settings, the
 #: small tasks of ``hyperparams/`` 0.05 to 0.5.
@@ -56,7 +57,7 @@ class VecIntrinsicReward(VecEnvWrapper):
     """
 
     #: what a checkpoint between two rollouts does not need
-    transient = ("_training", "_learn_call", "_recording", "_terminal_frames", "_novelty", "_intrinsic")
+    transient = ("_training", "_learn_call", "_recording", "_terminal_frames", "_intrinsic")
 
     def __init__(
         self,
@@ -92,10 +93,11 @@ class VecIntrinsicReward(VecEnvWrapper):
         self.proposed_eta: float | None = None
         #: s_t, ``(n_envs, *obs_shape)``; an algorithm that has the same batch on its device may put it here
         self.last_obs: Any = None
-        self._novelty: th.Tensor | None = None
         self._intrinsic: th.Tensor | None = None
         self._returns = th.zeros(venv.num_envs, device=self.snd.device)
         self._returns_began = False
+        #: of each step since the last sums: novelty, novelty as ``SND.normalize`` gives it, and intrinsic rewards, (n_envs,)
+        self._seen: list[tuple[th.Tensor, th.Tensor, th.Tensor]] = []
         self._sums: dict[str, th.Tensor] = {}
         self._extrinsic_sum = 0.0
         self._n_steps = 0
@@ -155,12 +157,15 @@ class VecIntrinsicReward(VecEnvWrapper):
         if self.training:
             frames = self.snd.select(self.last_obs)
             self.snd.update_statistics(frames)
-            self._novelty = self.snd.novelty(frames)
+            novelty = self.snd.novelty(frames)
             if self.snd.return_stats is not None:
-                self._add_to_returns(self._novelty)
+                self._add_to_returns(novelty)
                 self.snd.return_stats.update(self._returns)
-            self._intrinsic = self.snd.scale(self._novelty)
-            self._add_to_statistics(self._novelty, self._intrinsic)
+            relative = self.snd.normalize(novelty)
+            self._intrinsic = self.snd.clip(relative)
+            self._seen.append((novelty, relative, self._intrinsic))
+            if len(self._seen) == MOST_SEEN:
+                self._add_to_sums()
             if self._recording is not None:
                 if self._recorded == len(self._recording):
                     raise RuntimeError(
@@ -226,19 +231,23 @@ class VecIntrinsicReward(VecEnvWrapper):
         self._recorded = 0
         return Rollout(self._recording, self.last_obs, self._terminal_frames)
 
-    def _add_to_statistics(self, novelty: th.Tensor, intrinsic: th.Tensor) -> None:
-        mean = novelty.mean()
+    def _add_to_sums(self) -> None:
+        """What the steps since the last call have seen, all at once."""
+        if not self._seen:
+            return
+        novelty, relative, intrinsic = (th.stack(each) for each in zip(*self._seen, strict=True))  # (steps, n_envs) each
         sums = {
-            "relative_novelty": mean if self.snd.return_stats is None else self.snd.normalize(novelty).mean(),
-            "novelty_mean": mean,
-            "intrinsic_reward_mean": intrinsic.mean(),
-            "intrinsic_reward_clipped": (intrinsic >= 1).float().mean(),
+            "relative_novelty": relative,
+            "novelty_mean": novelty,
+            "intrinsic_reward_mean": intrinsic,
+            "intrinsic_reward_clipped": (intrinsic >= 1).float(),
         }
-        for name, value in sums.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
+        for name, values in sums.items():
+            self._sums[name] = self._sums.get(name, 0.0) + values.mean(dim=1).sum()
         largest = intrinsic.max()
         self._sums["intrinsic_reward_max"] = th.maximum(self._sums.get("intrinsic_reward_max", largest), largest)
-        self._n_steps += 1
+        self._n_steps += len(self._seen)
+        self._seen = []
 
     def pop_statistics(self) -> dict[str, float]:
         """
@@ -246,6 +255,7 @@ class VecIntrinsicReward(VecEnvWrapper):
             ``intrinsic_reward_mean``, ``intrinsic_reward_max``, and ``intrinsic_reward_clipped``, the share of rewards at
             their limit of 1; empty if there was no step
         """
+        self._add_to_sums()
         statistics = {
             name: value.item() / (1 if name.endswith("_max") else self._n_steps) for name, value in self._sums.items()
         }

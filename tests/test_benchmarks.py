@@ -127,3 +127,31 @@ def test_profile():
     shares = [float(row.split("|")[5].strip(" %")) for row in rows]
     assert shares == sorted(shares, reverse=True) and 0 < shares[0] <= 100
     assert any("conv" in row for row in rows)  # whatever the processor's library calls it
+
+
+@pytest.mark.slow
+def test_small_tasks():
+    sizes = ["--n-envs", 2, "--n-steps", 8, "--batch-size", 8, "--n-epochs", 1, "--iterations", 1]
+    result = run("small_tasks", *sizes, "--rounds", 2)
+    assert result.returncode == 0, result.stderr
+    _, _, *rows = result.stdout.splitlines()[-7:]
+    names = ["stock PPO", "PPOSND, snd=None", "PPOSND, vic", "PPOSND, std", "PPO + wrapper + callback, vic"]
+    assert [row.split(" | ")[0].strip("| ") for row in rows] == names
+    assert "| 1.00 (1.00 to 1.00) |" in rows[0]
+    assert "--rounds must be 1 at least." in run("small_tasks", "--rounds", 0).stderr
+
+
+def test_table_of_small_tasks_by_hand():
+    """Two rounds: 0.1 and 0.2 seconds of stock PPO against 0.2 and 0.25."""
+    module = load("small_tasks")
+
+    def iteration(*seconds):
+        return dict(zip((module.ROLLOUT, module.PPO_UPDATE, module.SND_UPDATE), seconds, strict=True))
+
+    runs = {
+        module.STOCK: [iteration(0.04, 0.06, 0.0), iteration(0.08, 0.12, 0.0)],
+        "ours": [iteration(0.05, 0.1, 0.05), iteration(0.1, 0.1, 0.05)],
+    }
+    *_, stock, ours = module.table(runs, 60).splitlines()
+    assert stock == "| stock PPO | 400 | 1.00 (1.00 to 1.00) | 60 | 90 | 0 |"
+    assert ours == "| ours | 267 | 0.65 (0.50 to 0.80) | 75 | 100 | 50 |"

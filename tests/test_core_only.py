@@ -40,6 +40,7 @@ COMMANDS = {
     "benchmarks/scaling.py": ("yaml", "zoo"),
     "benchmarks/schedules.py": ("yaml", "zoo"),
     "benchmarks/small_runs.py": ("rl_zoo3", "zoo"),
+    "benchmarks/small_tasks.py": ("yaml", "zoo"),
     "benchmarks/soak.py": ("rl_zoo3", "zoo"),
     "benchmarks/throughput.py": ("yaml", "zoo"),
 }

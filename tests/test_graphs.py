@@ -2,6 +2,7 @@
 nothing of the Python around them, bakes numbers of the host in, and fails where the host would read a tensor."""
 
 import copy
+import functools
 import warnings
 
 import gymnasium as gym
@@ -57,8 +58,11 @@ def image_env():
     return VecFrameStack(venv, 2)
 
 
-def train(cuda_graphs, snd="vic", steps=4 * 8 * 4, policy="CnnPolicy", env=None, **kwargs):
+def train(cuda_graphs, snd="vic", steps=4 * 8 * 4, policy="CnnPolicy", env=None, stock=False, **kwargs):
+    """With ``stock`` by SB3's own update."""
     model = PPOSND(policy, env or image_env(), snd=snd, cuda_graphs=cuda_graphs, **{**IMAGES, **kwargs})
+    if stock:
+        model._update.train = functools.partial(PPO.train, model)
     return prepared(model).learn(steps)
 
 
@@ -151,9 +155,10 @@ UPDATES = {
 }
 
 
+@pytest.mark.parametrize("cuda_graphs", [False, True])
 @pytest.mark.parametrize("kwargs", UPDATES.values(), ids=UPDATES)
-def test_update_on_the_device_is_that_of_sb3(kwargs):
-    stock, ours = (train(cuda_graphs, **kwargs) for cuda_graphs in (False, True))
+def test_update_on_the_device_is_that_of_sb3(kwargs, cuda_graphs):
+    stock, ours = train(cuda_graphs, stock=True, **kwargs), train(cuda_graphs, **kwargs)
     assert_same(stock.before, parameters(stock), parameters(ours))
     th.testing.assert_close(statistics(stock), statistics(ours))
     logged = {key: value for key, value in stock.logger.name_to_value.items() if "train/" in key}
@@ -183,18 +188,19 @@ DICT = spaces.Dict(image=spaces.Box(0, 255, (3, 36, 36), np.uint8), vector=space
 @pytest.mark.parametrize("action_space", [spaces.MultiDiscrete([3, 2]), spaces.MultiBinary(3), spaces.Box(-1, 1, (2,))])
 def test_update_of_other_actions_and_of_dicts(action_space):
     models = []
-    for cuda_graphs in (False, True):
+    for stock in (True, False):
         env = DummyVecEnv([lambda: Noisy(DICT, action_space)] * 2)
         env.seed(0)
         snd_kwargs = dict(obs_key="image")
-        models.append(train(cuda_graphs, policy="MultiInputPolicy", env=env, snd_kwargs=snd_kwargs, steps=2 * 8 * 2))
+        models.append(train(False, stock=stock, policy="MultiInputPolicy", env=env, snd_kwargs=snd_kwargs, steps=2 * 8 * 2))
     assert_same(models[0].before, *map(parameters, models))
 
 
 def test_update_of_continuous_actions_and_of_a_last_small_minibatch():
     settings = dict(policy="MlpPolicy", env="Pendulum-v1", snd=None, batch_size=24, n_steps=64, n_epochs=2, steps=128)
-    stock, ours = (train(cuda_graphs, **settings) for cuda_graphs in (False, True))
+    stock, ours = train(False, stock=True, **settings), train(False, **settings)
     assert_same(stock.before, parameters(stock), parameters(ours))
+    assert all(map(th.equal, parameters(stock), parameters(ours)))
     assert ours.logger.name_to_value["train/std"] == pytest.approx(stock.logger.name_to_value["train/std"], rel=1e-6)
 
 

@@ -64,8 +64,8 @@ def results():
 
 @pytest.mark.parametrize("case", CASES)
 def test_nothing_is_mixed_and_nothing_read_within_a_recording(case, results):
-    """Acting is recorded, and both updates of nets that read images; those of vectors have no fused optimiser."""
-    assert results[case] == (1 if case.endswith("vector") else 3)
+    """Acting is recorded, and both updates."""
+    assert results[case] == 3
 
 
 @pytest.mark.parametrize("case", PLAIN)

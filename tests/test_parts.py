@@ -10,9 +10,9 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd as SB3Runni
 from sb3_snd.augmentations import add_noise, drop_tiles
 from sb3_snd.running_stats import RunningMeanStd
 from sb3_snd.targets.base import masked_mse
-from sb3_snd.targets.std import SpatialInfoNCE, infonce, logit_norm
+from sb3_snd.targets.std import SpatialInfoNCE, STDTarget, infonce, logit_norm
 from sb3_snd.targets.v import contrastive_loss, draw_pairs
-from sb3_snd.targets.vic import covariance_term, variance_term
+from sb3_snd.targets.vic import spread_terms
 
 pytestmark = pytest.mark.numbers
 
@@ -118,9 +118,10 @@ def test_contrastive_loss_by_hand():
 def test_variance_and_covariance_by_hand():
     features = th.tensor([[0.0, 0.0], [0.5, 0.1]])  # variances 0.125 and 0.005
     expected = (2 - math.sqrt(0.1251) - math.sqrt(0.0051)) / 2
-    assert variance_term(features).item() == pytest.approx(expected, rel=1e-5)
+    variance, covariance = spread_terms(features)
+    assert variance.item() == pytest.approx(expected, rel=1e-5)
     # covariance 0.025, on both sides of the diagonal, over D = 2
-    assert covariance_term(features).item() == pytest.approx(2 * 0.025**2 / 2, rel=1e-5)
+    assert covariance.item() == pytest.approx(2 * 0.025**2 / 2, rel=1e-5)
 
 
 def test_infonce_softmax_runs_over_the_second_axis():
@@ -133,6 +134,28 @@ def test_masked_mse_by_hand():
     prediction, features = th.tensor([[1.0, 2.0]]), th.tensor([[0.0, 5.0]])
     assert masked_mse(prediction, features, th.tensor([[False, True]])).item() == 9.0
     assert masked_mse(prediction, features, th.zeros(1, 2, dtype=th.bool)).item() == 0.0
+
+
+@pytest.mark.parametrize("block", [1, 3, 5])
+def test_contrast_in_blocks_and_at_once(monkeypatch, block):
+    """Five positions, of which ``block`` are computed at a time: both sums, and a gradient of both together."""
+    monkeypatch.setattr("sb3_snd.targets.std.CACHED_LOGITS", block * 2 * 4**2)
+    generator = th.Generator().manual_seed(0)
+    first, second, columns = inputs = [th.randn(5, 4, 3, generator=generator, requires_grad=True) for _ in range(3)]
+    logits = [anchors @ columns.transpose(1, 2) for anchors in (first, second)]
+    plain = sum(map(infonce, logits)), sum(each.norm(dim=(1, 2)).mean() for each in logits)
+    ours = STDTarget((3,)).contrast((first, second), columns)
+    for got, expected in zip(ours, plain, strict=True):
+        assert got.item() == pytest.approx(expected.item(), rel=1e-5)
+    gradients = (th.autograd.grad(3 * nce + 0.5 * norm, inputs) for nce, norm in (ours, plain))
+    for got, expected in zip(*gradients, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_contrast_at_once_where_logits_are_0():
+    anchors, columns = th.zeros(1, 4, 3, requires_grad=True), th.ones(1, 4, 3)
+    (zero,) = th.autograd.grad(STDTarget((3,)).contrast((anchors, anchors), columns)[1], anchors)
+    assert not zero.any()  # and not infinite
 
 
 @pytest.mark.parametrize("block", [1, 3, 100])

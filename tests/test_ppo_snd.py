@@ -186,13 +186,10 @@ def test_pairs_end_at_the_terminal_observation():
 def test_snd_is_trained_after_ppo_once_a_rollout():
     order = []
     model = make()
-    train, snd_pass = PPO.train, model.snd.train_on_rollout
+    train, snd_pass = model._update.train, model.snd.train_on_rollout
     model.snd.train_on_rollout = lambda rollout: order.append("snd") or snd_pass(rollout)
-    try:
-        PPO.train = lambda self: order.append("ppo") or train(self)
-        model.learn(64)
-    finally:
-        PPO.train = train
+    model._update.train = lambda: order.append("ppo") or train()
+    model.learn(64)
     assert order == ["ppo", "snd", "ppo", "snd"]
 
 
@@ -209,8 +206,9 @@ class TablePolicy(MlpPolicy):
 
 
 @pytest.mark.numbers
-def test_loss_golden(tmp_path):
-    """PPO.train, inherited, gives the golden loss on a buffer of two streams."""
+@pytest.mark.parametrize("train", [PPO.train, lambda model: model._update.train()], ids=["of SB3", "of its own"])
+def test_loss_golden(train, tmp_path):
+    """Both updates give the golden loss on a buffer of two streams."""
     golden = np.load(GOLDEN / "ppo_loss.npz")
     n = len(golden["actions"])
 
@@ -238,7 +236,7 @@ def test_loss_golden(tmp_path):
     buffer.returns[:, 0] = golden["returns"]
     buffer.full = True
     model.set_logger(configure(str(tmp_path), []))
-    PPO.train(model)
+    train(model)
     logged = model.logger.name_to_value
     np.testing.assert_allclose(logged["train/policy_gradient_loss"], golden["policy_loss"], rtol=1e-4)
     np.testing.assert_allclose(2 * logged["train/value_loss"], golden["value_loss"], rtol=1e-4)
@@ -274,6 +272,24 @@ def test_loaded_model_updates_bit_for_bit(target, tmp_path):
     expected = next_update(model, model)
     assert any(not th.equal(before[name], expected[name]) for name in before)
     assert_equal(expected, next_update(loaded, model))
+
+
+@pytest.mark.parametrize("fused", [None, True])
+def test_models_load_whichever_adam_has_saved_them(fused, tmp_path):
+    """As saved before Adam was fused, or since; both go on with the same nets and the same state of the optimisers."""
+    saved = make()
+    for optimizer in (saved.policy.optimizer, saved.snd.optimizer):
+        for group in optimizer.param_groups:
+            group["fused"] = fused
+    saved.learn(64).save(tmp_path / "model")
+    loaded, other = PPOSND.load(tmp_path / "model", env=counting()), make(policy_kwargs=dict(optimizer_kwargs=dict(eps=1e-5)))
+    other.set_parameters(tmp_path / "model")
+    for model in (loaded, other):
+        before = parameters(model)
+        assert_equal(before, parameters(saved))
+        weight = model.policy.value_net.weight.clone()
+        model.learn(64)
+        assert not th.equal(weight, model.policy.value_net.weight)
 
 
 def test_nets_are_not_pickled(tmp_path):

@@ -18,7 +18,7 @@ from sb3_snd.torch_layers import orthogonal_
 from sb3_snd.type_aliases import Transitions
 
 REGULARISATION = 1e-4
-CACHED_LOGITS = 2**21  # logits at a time on a CPU, so that they stay in its cache
+CACHED_LOGITS = 2**21  # logits at a time on a CPU, so that they stay in its cache; no more are kept for a gradient
 
 
 def infonce(logits: th.Tensor) -> th.Tensor:
@@ -125,8 +125,14 @@ class STDTarget(VICTarget):
         :param columns: Local features of s_t, ``(P, B, L)``
         :return: sum of both cross-entropies, and of both mean norms of the logits
         """
-        nce = SpatialInfoNCE.apply(th.cat(anchors, dim=1), columns)
-        return nce, logit_norm(anchors[0], columns) + logit_norm(anchors[1], columns)
+        positions, n, _ = columns.shape
+        if 2 * positions * n * n > CACHED_LOGITS:
+            nce = SpatialInfoNCE.apply(th.cat(anchors, dim=1), columns)
+            return nce, logit_norm(anchors[0], columns) + logit_norm(anchors[1], columns)
+        # Few enough to keep, as those of vectors: both terms share them, and their gradients one pass back
+        logits = (columns @ th.cat(anchors, dim=1).transpose(1, 2)).unflatten(2, (2, n))  # (P, B column, 2, B anchor)
+        nce = -2 * logits.log_softmax(dim=3).diagonal(dim1=1, dim2=3).mean()
+        return nce, logits.square().sum(dim=(1, 3)).clamp(min=1e-12).sqrt().mean(dim=0).sum()
 
     def loss(self, batch: Transitions, learner: nn.Module) -> dict[str, th.Tensor]:
         """Distillation (summed), and InfoNCE with its two regularisers; see :meth:`Target.loss`."""

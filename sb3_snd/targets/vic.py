@@ -18,27 +18,20 @@ COVARIANCE_WEIGHT = 1 / 25
 WIDTHS = {"target_width": whole(1, WIDEST), "learner_width": whole(1, WIDEST)}
 
 
-def variance_term(features: th.Tensor) -> th.Tensor:
+def spread_terms(features: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     """
-    Hinge on the standard deviation of each feature (arXiv 2105.04906, eq. 1).
+    Compute both of VICReg's terms from one covariance matrix, whose diagonal holds the variances.
 
     :param features: ``(B, D)``
-    :return: scalar
-    """
-    return F.relu(1 - th.sqrt(features.var(dim=0) + 1e-4)).mean()
-
-
-def covariance_term(features: th.Tensor) -> th.Tensor:
-    """
-    Squared covariances of different features (arXiv 2105.04906, eq. 3 and 4).
-
-    :param features: ``(B, D)``
-    :return: scalar
+    :return: hinge on the standard deviation of each feature (arXiv 2105.04906, eq. 1), and squared covariances of different
+        features (eq. 3 and 4), two scalars
     """
     n, dim = features.shape
     centred = features - features.mean(dim=0)
     cov = centred.T @ centred / (n - 1)  # (D, D)
-    return (cov.square().sum() - cov.diagonal().square().sum()) / dim
+    variances = cov.diagonal()
+    variance = F.relu(1 - th.sqrt(variances + 1e-4)).mean()
+    return variance, (cov.square().sum() - variances.square().sum()) / dim
 
 
 class VICTarget(Target):
@@ -73,8 +66,7 @@ class VICTarget(Target):
         z, z_next = batch.split(self(batch.frames))  # (B, D) each
         distill = F.mse_loss(learner(batch.states), z.detach())
         invariance = F.mse_loss(z, z_next)
-        variance = variance_term(z) + variance_term(z_next)
-        covariance = covariance_term(z) + covariance_term(z_next)
+        variance, covariance = map(th.add, spread_terms(z), spread_terms(z_next))
         target = invariance + variance + COVARIANCE_WEIGHT * covariance
         return {
             "loss": distill + target,
