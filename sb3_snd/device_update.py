@@ -80,7 +80,7 @@ class DeviceUpdate:
         """:return: for each epoch the rows of each minibatch, the same as those that the buffer's own ``get`` chooses"""
         size = self._buffer.buffer_size * self._buffer.n_envs
         rows = np.stack([self._buffer.rows(np.random.permutation(size)) for _ in range(self.model.n_epochs)])
-        return [epoch.split(self.model.batch_size) for epoch in th.as_tensor(rows, device=self.model.device)]
+        return [epoch.split(min(self.model.batch_size, size)) for epoch in th.as_tensor(rows, device=self.model.device)]
 
     def minibatch(self, rows: th.Tensor) -> Tensors:
         """
