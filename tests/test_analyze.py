@@ -143,9 +143,9 @@ def test_views_that_cannot_be_made(tmp_path):
     env = VecFrameStack(counting(9), 2)
     collector = hand_made(tmp_path / "a", SND(env.observation_space, Twice, device="cpu"))
     another = hand_made(tmp_path / "b", SND(env.observation_space, Twice, device="cpu"), tmp_path)
-    with pytest.raises(ValueError, match="stack observations that each normalises its own way: analyse them one by one"):
+    with pytest.raises(ValueError, match="use stacked observations with different normalisation: analyse them separately"):
         make_views([collector, another], collector, env)
-    with pytest.raises(ValueError, match=r"b does not read the frames of .*a, analyse them one by one: This SND was made for"):
+    with pytest.raises(ValueError, match=r"b does not read the frames of .*a, analyse them separately: This SND was made for"):
         make_views([hand_made(tmp_path / "b", SND(BOX, Twice, device="cpu"))], collector, env)
 
 
@@ -352,17 +352,17 @@ def test_what_cannot_be_analysed_is_one_sentence(trained, tmp_path, monkeypatch)
     (elsewhere / ENV / "config.yml").write_text((config / "config.yml").read_text())
     (elsewhere / ENV / "args.yml").write_text((config / "args.yml").read_text().replace(ENV, "CartPole-v1"))
     for arguments, message in [
-        ([tmp_path / "none.zip"], r"There is no file .*none.zip: give the zip that train.py or model.save wrote"),
-        ([stray], r"stray.zip lies in no log folder of the Zoo .*: give it where train.py wrote it, or say .* with --env"),
-        ([strange / "model.zip"], r"lies in the folder of 'mine', which is none of .*ppo_snd_vic"),
+        ([tmp_path / "none.zip"], r"The file .*none.zip does not exist: give a zip file written by train.py or model.save"),
+        ([stray], r"stray.zip is not in a log folder of the Zoo .*: give the path that train.py wrote, or .* with --env"),
+        ([strange / "model.zip"], r"is in the folder of 'mine', which is not one of .*ppo_snd_vic"),
         (
             [trained["ppo_rnd"], elsewhere / "model.zip"],
-            "These models are of CartPole-v1 and MountainCar-v0: analyse those of one",
+            "The models were trained in CartPole-v1 and MountainCar-v0: analyse one",
         ),
-        ([trained["ppo"]], "None of the models has an SND: give one of ppo_rnd or ppo_snd at least"),
+        ([trained["ppo"]], "None of the models has an SND: give at least one of ppo_rnd or ppo_snd"),
         ([stray, "--env", "CartPole-v1"], r"stray.zip does not read the frames of .*stray.zip"),
         ([stray, "--env", "CartPole-v7"], "Environment version `v7`"),
-        ([trained["ppo_rnd"], "--states", "1"], "--states 1 --n-envs 8: two states and one environment are the least"),
+        ([trained["ppo_rnd"], "--states", "1"], "--states 1 --n-envs 8: at least two states and one environment are required"),
     ]:
         with pytest.raises(SystemExit, match=rf"sb3_snd.analyze: .*{message}"):
             main([*map(str, arguments), "--out", str(tmp_path / "out"), "--device", "cpu"])

@@ -155,7 +155,7 @@ def test_interrupted(number, tmp_path):
     began = [path.parent for path in tmp_path.glob("*/began")]
     assert len(began) >= 2 and all((folder / "saved").exists() for folder in began)
     assert printed.count(": stopping\n") == printed.count(": stopped\n") == len(began)
-    assert f"40 runs: {len(began)} stopped, {40 - len(began)} waiting\nInterrupted: the same command goes on" in printed
+    assert f"40 runs: {len(began)} stopped, {40 - len(began)} waiting\nInterrupted: the same command continues" in printed
 
 
 def start(code, log, n_threads=1, has_gpu=False):
@@ -272,18 +272,18 @@ def test_plan(tmp_path):
 
 
 BAD = {
-    "--algos nothing": "nothing is no algo key whose runs can be resumed: choose from",
-    "--algos dqn": "dqn is no algo key whose runs can be resumed",
+    "--algos nothing": "nothing is not an algo key whose runs can be resumed: choose from",
+    "--algos dqn": "dqn is not an algo key whose runs can be resumed",
     "--envs Nowhere-v0": "Nowhere-v0 is not registered in Gymnasium",
     "--envs Acrobot-v1": "No hyperparameters for Acrobot-v1 in ppo_snd.yml",
-    "--seeds 0": "--seeds 0: give the number of seeds, 1 at least",
-    "-n 0": "-n 0: a run has 1 step at least",
-    "--save-freq 0": "--save-freq 0: a run is saved",
-    "--cpus-per-run 0": "a run takes 1 core at least, and 0 to 1 GPU",
-    "--gpus-per-run 2": "a run takes 1 core at least, and 0 to 1 GPU",
+    "--seeds 0": "--seeds 0: the number of seeds must be >= 1",
+    "-n 0": "-n 0: the number of steps must be >= 1",
+    "--save-freq 0": "--save-freq 0 must be >= 1",
+    "--cpus-per-run 0": "a run needs at least 1 core, and 0 to 1 GPU",
+    "--gpus-per-run 2": "a run needs at least 1 core, and 0 to 1 GPU",
     "--address 127.0.0.1:1": "There is no Ray cluster at 127.0.0.1:1",
     "--address nowhere": "There is no Ray cluster at nowhere",
-    "-- --seed 3": "--seed after --: the sweep gives it to each run itself",
+    "-- --seed 3": "--seed is not supported after --, because the sweep sets it for each run",
     "-- --conf-file nowhere.yml": "nowhere.yml cannot be read",
     "-- --gym-packages not_installed": "No module named 'not_installed'",
 }
@@ -340,7 +340,7 @@ def test_six_runs_of_train(cluster, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert raised.value.code == 0 and "6 runs: 6 done" in printed and len(killed) == 1, printed
     assert printed.count("failed") == 3 and "ppo_snd_vic DeepSea-v0 seed 1: done, try 1 of 3 failed" in printed
-    assert "--resume: goes on at step" in (folder.parent / "DeepSea-v0.train.log").read_text()
+    assert "--resume: continues at step" in (folder.parent / "DeepSea-v0.train.log").read_text()
     for seed in range(3):
         for algo in ("ppo", "ppo_snd_vic"):
             run = tmp_path / f"seed_{seed}" / algo / "DeepSea-v0_1"

@@ -1,1 +1,4 @@
-"""A look at feature spaces: ``python -m sb3_snd.analyze MODEL.zip``. Knows models and their environments; trains nothing."""
+"""Analysis of feature spaces: ``python -m sb3_snd.analyze MODEL.zip``.
+
+Knows models and their environments. Must not train anything.
+"""

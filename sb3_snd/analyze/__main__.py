@@ -1,6 +1,7 @@
 """
-``python -m sb3_snd.analyze MODEL.zip ... --out analysis/``: what the target nets of trained models make of the same states,
-after the paper's look at feature spaces (Pecháč, Chovanec, Farkaš, arXiv 2302.11563).
+``python -m sb3_snd.analyze MODEL.zip ... --out analysis/``: compare how the target networks of trained models
+represent the same states, following the paper's analysis of feature spaces (Pecháč, Chovanec, Farkaš, arXiv
+2302.11563).
 """
 
 import argparse
@@ -33,21 +34,23 @@ def analyze(
     env_id: str | None = None,
 ) -> Path:
     """
-    :param paths: Models in log folders of the Zoo, of one environment
-    :param out: Where ``report.md``, pictures (PNG and SVG) and the table (CSV) are written
-    :param n_states: Reference states
-    :param seed: Of environments, actions and maps
+    Write a report on the feature spaces of trained models.
+
+    :param paths: Models in log folders of the Zoo, all for the same environment
+    :param out: Folder for ``report.md``, pictures (PNG and SVG) and the table (CSV)
+    :param n_states: Number of reference states
+    :param seed: Seed of environments, actions and maps
     :param device: PyTorch device
-    :param n_envs: Environments that the best model acts in
-    :param env_id: Gymnasium id, for models that were saved elsewhere
-    :return: the report
-    :raises ImportError: if a package is missing, naming the extra
+    :param n_envs: Number of environments in which the best model acts
+    :param env_id: Gymnasium id, for models outside log folders
+    :return: path of the report
+    :raises ImportError: if a package is missing; the message names the extra
     :raises ValueError: if the models cannot be analysed together
     """
     for module, extra in (("rl_zoo3", "zoo"), ("matplotlib", "plots"), ("pandas", "plots"), ("scipy", "plots")):
         require(module, extra)
     if n_states < 2 or n_envs < 1:
-        raise ValueError(f"--states {n_states} --n-envs {n_envs}: two states and one environment are the least.")
+        raise ValueError(f"--states {n_states} --n-envs {n_envs}: at least two states and one environment are required.")
     models = load_models(list(dict.fromkeys(paths)), env_id, device)
     labels = names(models)
     chosen, reason = choose_collector(models)
@@ -56,7 +59,7 @@ def analyze(
     nets = [(label, model) for label, model in zip(labels, models, strict=True) if model.snd is not None]
     views, keys = make_views([model for _, model in nets], collector, env)
     set_random_seed(seed)
-    env.reset()  # some environments tell places from then on
+    env.reset()  # some environments have places only after a reset
     states = collect(collector.algorithm, env, views, n_states, find_places(env))
     env.close()
     out.mkdir(parents=True, exist_ok=True)
@@ -105,16 +108,18 @@ def _versions(device: th.device) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """
-    :param argv: The command line
+    Run the command.
+
+    :param argv: Arguments of the command line
     """
     parser = argparse.ArgumentParser("python -m sb3_snd.analyze", description=__doc__)
-    parser.add_argument("models", nargs="+", type=Path, help="models in log folders of the RL Zoo, of one environment")
+    parser.add_argument("models", nargs="+", type=Path, help="models in log folders of the RL Zoo, for one environment")
     parser.add_argument("--out", type=Path, default=Path("analysis"))
-    parser.add_argument("--states", type=int, default=10_000, help="reference states")
+    parser.add_argument("--states", type=int, default=10_000, help="number of reference states")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--n-envs", type=int, default=8, help="environments that the best model acts in")
-    parser.add_argument("--env", help="Gymnasium id, for models that were saved elsewhere")
+    parser.add_argument("--n-envs", type=int, default=8, help="number of environments in which the best model acts")
+    parser.add_argument("--env", help="Gymnasium id, for models outside log folders")
     args = parser.parse_args(argv)
     try:
         path = analyze(args.models, args.out, args.states, args.seed, args.device, args.n_envs, args.env)

@@ -1,6 +1,6 @@
-"""Pictures of feature spaces: spectra, distances, novelty along an episode, maps.
+"""Draw feature spaces: spectra, distances, novelty along an episode, and maps.
 
-Knows matplotlib and feature spaces; computes no table.
+Knows matplotlib and feature spaces. Must not compute any table.
 """
 
 import math
@@ -15,29 +15,31 @@ from sb3_snd.analyze.states import States
 from sb3_snd.extras import require
 from sb3_snd.feature_spaces import spectrum
 
-#: names of the pictures' files, without what tells their kind, and what they show
+#: file name of a picture without extension -> caption
 CAPTIONS = {
     "spectrum": "Spectrum of each target's features.",
     "distances": "Distances of pairs of states against distances of their features, with Pearson's correlation.",
     "novelty": "Novelty along the longest episode, with its highest peaks.",
     "map": "Two-dimensional map of each target's features; axes have no unit that compares between models.",
 }
-PRECISION = 1e-14  # of squared singular values of float32 features, relative to the largest
-SMALLEST = 1e-30  # value on a log axis
-N_PAIRED = 1000  # states whose pairs are compared
-N_BINS = 80  # of the heat map, a side
+PRECISION = 1e-14  # precision of squared singular values of float32 features, relative to the largest
+SMALLEST = 1e-30  # smallest value on a logarithmic axis
+N_PAIRED = 1000  # number of states whose pairs are compared
+N_BINS = 80  # number of bins along each side of the heat map
 N_PEAKS = 5
-N_PLACES = 20  # that colours tell apart
-SIZE = 3.6  # of a panel, in inches
+N_PLACES = 20  # maximum number of places that colours can distinguish
+SIZE = 3.6  # side of a panel in inches
 
 
 def draw(spaces: Sequence[Space], states: States, seed: int, out: Path) -> None:
     """
-    :param spaces: Of all models
-    :param states: The reference states
-    :param seed: Of the choice of pairs, and of the maps
-    :param out: Where the pictures are written, as PNG and SVG, see ``CAPTIONS``
-    :raises ImportError: if matplotlib is missing, naming the extra
+    Draw all pictures.
+
+    :param spaces: Feature spaces of all models
+    :param states: Reference states
+    :param seed: Seed of the choice of pairs and of the maps
+    :param out: Folder for the pictures, as PNG and SVG, see ``CAPTIONS``
+    :raises ImportError: if matplotlib is missing; the message names the extra
     """
     require("matplotlib", "plots")
     draw_spectra(spaces, states, out)
@@ -48,16 +50,20 @@ def draw(spaces: Sequence[Space], states: States, seed: int, out: Path) -> None:
 
 def markdown() -> str:
     """
-    :return: the report's part with all pictures
+    Format the section of the report with all pictures.
+
+    :return: Markdown text
     """
     return "\n\n".join(f"## {stem.capitalize()}\n\n{text}\n\n![{stem}]({stem}.png)" for stem, text in CAPTIONS.items())
 
 
 def draw_spectra(spaces: Sequence[Space], states: States, out: Path) -> None:
     """
-    :param spaces: Of all models
-    :param states: The reference states
-    :param out: Where the picture is written, as PNG and SVG
+    Draw the spectrum of each feature space.
+
+    :param spaces: Feature spaces of all models
+    :param states: Reference states
+    :param out: Folder for the picture, as PNG and SVG
     """
     figure = _figure(7, 4.5)
     axis = figure.subplots()
@@ -75,10 +81,12 @@ def draw_spectra(spaces: Sequence[Space], states: States, out: Path) -> None:
 
 def draw_distances(spaces: Sequence[Space], states: States, seed: int, out: Path) -> None:
     """
-    :param spaces: Of all models
-    :param states: The reference states
-    :param seed: Of the choice of states
-    :param out: Where the picture is written, as PNG and SVG
+    Draw distances between features against distances between states.
+
+    :param spaces: Feature spaces of all models
+    :param states: Reference states
+    :param seed: Seed of the choice of states
+    :param out: Folder for the picture, as PNG and SVG
     """
     from matplotlib.colors import LogNorm
 
@@ -101,13 +109,15 @@ def draw_distances(spaces: Sequence[Space], states: States, seed: int, out: Path
 
 def draw_novelty(spaces: Sequence[Space], states: States, out: Path) -> None:
     """
-    :param spaces: Of all models
-    :param states: The reference states
-    :param out: Where the picture is written, as PNG and SVG
+    Draw the novelty along the longest episode and, for images, the frames at its highest peaks.
+
+    :param spaces: Feature spaces of all models
+    :param states: Reference states
+    :param out: Folder for the picture, as PNG and SVG
     """
     rows = states.episode
     images = spaces[0].snd.reader.is_image
-    heights = [1.0, 1.4] if images else [1.4]  # of pictures and curve, in inches
+    heights = [1.0, 1.4] if images else [1.4]  # heights of frames and curve, in inches
     figure = _figure(9, (sum(heights) + 0.8) * len(spaces))
     grid = figure.add_gridspec(len(heights) * len(spaces), N_PEAKS, height_ratios=heights * len(spaces))
     for index, space in enumerate(spaces):
@@ -132,12 +142,13 @@ def draw_novelty(spaces: Sequence[Space], states: States, out: Path) -> None:
 
 def draw_maps(spaces: Sequence[Space], states: States, seed: int, out: Path) -> None:
     """
-    Places are told apart by colours where they are few enough, else the steps of the episode are.
+    Draw a two-dimensional map of each feature space. Colours show places if there are few enough, else steps
+    of the episode.
 
-    :param spaces: Of all models
-    :param states: The reference states
-    :param seed: Of the map
-    :param out: Where the picture is written, as PNG and SVG
+    :param spaces: Feature spaces of all models
+    :param states: Reference states
+    :param seed: Seed of the map
+    :param out: Folder for the picture, as PNG and SVG
     """
     places = few_places(states)
     figure, axes = _panels(len(spaces))
@@ -163,8 +174,10 @@ def draw_maps(spaces: Sequence[Space], states: States, seed: int, out: Path) -> 
 
 def few_places(states: States) -> list[Hashable] | None:
     """
-    :param states: The reference states
-    :return: the places of these states in order; None where none is known, or there is one only or too many
+    List the places of the reference states if colours can distinguish them.
+
+    :param states: Reference states
+    :return: distinct places, sorted; None if places are unknown, or if there is one or over ``N_PLACES``
     """
     if states.places is None:
         return None
@@ -185,7 +198,7 @@ def _figure(width: float, height: float) -> Any:
 
 
 def _panels(n: int) -> tuple[Any, Any]:
-    """:return: a figure and ``n`` axes of it"""
+    """Return a figure with ``n`` axes, and the axes."""
     n_columns = n if n <= 3 else math.ceil(n**0.5)
     n_rows = -(-n // n_columns)
     figure = _figure(SIZE * n_columns + 1.2, SIZE * n_rows)

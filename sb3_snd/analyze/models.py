@@ -1,6 +1,6 @@
-"""Saved models, which of them is the best, and the environments that they were trained in.
+"""Load saved models and their environments, and find the best model.
 
-Knows the Zoo's log folders; no feature, no picture.
+Knows the Zoo's log folders. Must not know any feature or picture.
 """
 
 import importlib
@@ -25,56 +25,58 @@ from sb3_snd.snd import SND
 
 
 class Model(NamedTuple):
-    """A saved model, where it lies, and its environment."""
+    """A saved model with its path and environment."""
 
     path: Path
-    algo: str  # algo key, or the name of the class where there is no log folder
+    algo: str  # algo key, or the name of the class if the model is outside a log folder
     env_id: str
-    config: Path | None  # the folder of the run's config.yml, None where there is no log folder
+    config: Path | None  # folder with the run's config.yml; None if the model is outside a log folder
     algorithm: BaseAlgorithm
 
     @property
     def snd(self) -> SND | None:
-        """Its nets, None where it has none."""
+        """Return the model's ``SND``; None if it has none."""
         return getattr(self.algorithm, "snd", None)
 
 
 def load_models(paths: Sequence[Path], env_id: str | None, device: str) -> list[Model]:
     """
-    :param paths: What ``train.py`` or ``save`` wrote
-    :param env_id: Gymnasium id of models that lie in no log folder; None: all lie in log folders of the Zoo
+    Load models that were all trained in the same environment.
+
+    :param paths: Files written by ``train.py`` or ``save``
+    :param env_id: Gymnasium id, for models outside log folders; None if all are in log folders of the Zoo
     :param device: PyTorch device
     :return: the models
-    :raises ValueError: if there is no such file, none has an SND, or they are of several environments
+    :raises ValueError: if a file does not exist, no model has an ``SND``, or the environments differ
     """
     for path in paths:
         if not path.is_file():
-            raise ValueError(f"There is no file {path}: give the zip that train.py or model.save wrote.")
-    configs = {path: None if env_id else _find_config(path) for path in paths}  # all of them before the first is loaded
+            raise ValueError(f"The file {path} does not exist: give a zip file written by train.py or model.save.")
+    configs = {path: None if env_id else _find_config(path) for path in paths}  # checked before any model is loaded
     models = [_load(path, config, env_id or "", device) for path, config in configs.items()]
     env_ids = sorted({model.env_id for model in models})
     if len(env_ids) > 1:
-        raise ValueError(f"These models are of {' and '.join(env_ids)}: analyse those of one environment at a time.")
+        raise ValueError(f"The models were trained in {' and '.join(env_ids)}: analyse one environment at a time.")
     if all(model.snd is None for model in models):
-        raise ValueError("None of the models has an SND: give one of ppo_rnd or ppo_snd at least.")
+        raise ValueError("None of the models has an SND: give at least one of ppo_rnd or ppo_snd.")
     return models
 
 
 def _find_config(path: Path) -> Path:
-    """:return: the folder of ``config.yml`` and ``args.yml``, as the Zoo lays it out"""
+    """Return the folder with ``config.yml`` and ``args.yml`` that belongs to a model in one of the Zoo's log folders."""
     folders = [file.parent for file in path.parent.glob("*/config.yml") if (file.parent / "args.yml").is_file()]
     if len(folders) != 1:
         raise ValueError(
-            f"{path} lies in no log folder of the Zoo (ALGO/ENV_1/ENV.zip beside ENV/config.yml): give it where train.py"
-            " wrote it, or say its environment with --env."
+            f"{path} is not in a log folder of the Zoo (ALGO/ENV_1/ENV.zip next to ENV/config.yml): give the path that"
+            " train.py wrote, or the environment with --env."
         )
     return folders[0]
 
 
 def _args(config: Path) -> dict[str, Any]:
-    import yaml  # needs an extra
+    import yaml  # requires an extra
 
-    return yaml.load((config / "args.yml").read_text(), Loader=yaml.UnsafeLoader)  # as the Zoo does: it holds Python objects
+    return yaml.load((config / "args.yml").read_text(), Loader=yaml.UnsafeLoader)  # contains Python objects; as in the Zoo
 
 
 def _load(path: Path, config: Path | None, env_id: str, device: str) -> Model:
@@ -82,23 +84,25 @@ def _load(path: Path, config: Path | None, env_id: str, device: str) -> Model:
         data, _, _ = load_from_zip_file(path, device=device)
         algorithm = PPOSND if data is not None and "snd_target" in data else PPO
         return Model(path, algorithm.__name__, env_id, None, algorithm.load(path, device=device, n_steps=1))
-    from sb3_snd import zoo  # needs an extra
+    from sb3_snd import zoo  # requires an extra
 
     algo, args = path.resolve().parent.parent.name, _args(config)
     zoo.register()
     if algo not in zoo.rl_zoo3.ALGOS:
-        raise ValueError(f"{path} lies in the folder of {algo!r}, which is none of {', '.join(zoo.rl_zoo3.ALGOS)}: move it.")
-    for package in args.get("gym_packages", []):  # environments and targets of one's own
+        raise ValueError(f"{path} is in the folder of {algo!r}, which is not one of {', '.join(zoo.rl_zoo3.ALGOS)}: move it.")
+    for package in args.get("gym_packages", []):  # packages with custom environments and targets
         importlib.import_module(package)
-    # no rollout is collected, so none needs its room
+    # No rollout is collected, so its memory is not needed
     small: dict[str, Any] = {"n_steps" if issubclass(zoo.rl_zoo3.ALGOS[algo], OnPolicyAlgorithm) else "buffer_size": 1}
     return Model(path, algo, args["env"], config, zoo.rl_zoo3.ALGOS[algo].load(path, device=device, **small))
 
 
 def names(models: Sequence[Model]) -> list[str]:
     """
-    :param models: Any number of different files
-    :return: a name for each, as short as tells them apart
+    Choose a short distinct name for each model.
+
+    :param models: Models from different files
+    :return: name of each model
     """
     called = published.names(model.algo for model in models)
     parts = [
@@ -113,10 +117,10 @@ def names(models: Sequence[Model]) -> list[str]:
 
 def choose_collector(models: Sequence[Model]) -> tuple[int, str]:
     """
-    The best model is that of the highest mean reward in the last 5 % of its run's steps.
+    Find the best model: the one with the highest mean reward in the last 5 % of its run's steps.
 
-    :param models: One at least
-    :return: which one is the best, or the first where no run has a monitor file; and why
+    :param models: At least one model
+    :return: index of the best model, or 0 if no run has a monitor file; and the reason for the choice
     """
     rewards: dict[int, float] = {}
     for index, model in enumerate(models):
@@ -133,10 +137,12 @@ def choose_collector(models: Sequence[Model]) -> tuple[int, str]:
 
 def make_env(model: Model, n_envs: int, seed: int) -> VecEnv:
     """
+    Make the environment of a model's run from ordinary environments, wrapped as in ``rl_zoo3.enjoy``.
+
     :param model: A model
     :param n_envs: Number of environments
-    :param seed: Of the environments
-    :return: ordinary environments of the model's run, wrapped as there, as ``rl_zoo3.enjoy`` makes them
+    :param seed: Seed of the environments
+    :return: vector environment
     """
     require_package(model.env_id)
     if model.config is None:

@@ -1,6 +1,6 @@
-"""Feature spaces of the reference states: features and novelty, their figures, distances, maps and peaks.
+"""Feature spaces of the reference states: features, novelty, statistics, distances, maps and peaks.
 
-Knows an ``SND`` and frames; no environment, no policy, no picture.
+Knows ``SND`` and frames. Must not know any environment, policy or picture.
 """
 
 import math
@@ -15,25 +15,27 @@ from sb3_snd.feature_spaces import effective_rank, spectrum
 from sb3_snd.snd import SND
 
 BATCH = 512
-PERCENTILES = (25, 50, 75, 95)  # of the spectrum, as in the paper
+PERCENTILES = (25, 50, 75, 95)  # percentiles of the spectrum, as in the paper
 
 
 class Space(NamedTuple):
-    """What one model's nets make of all frames that were collected."""
+    """Features and novelty of all collected frames, computed by one model's networks."""
 
     name: str
     snd: SND
-    frames: th.Tensor  # (n, *frame_shape) as nets read them
+    frames: th.Tensor  # (n, *frame_shape), input of the networks
     features: th.Tensor  # (n, D) float32
     novelty: np.ndarray  # (n,) float32
 
 
 def measure(name: str, snd: SND, frames: th.Tensor) -> Space:
     """
-    :param name: Of the model
-    :param snd: Its nets
+    Compute the features and novelty of frames.
+
+    :param name: Name of the model
+    :param snd: ``SND`` of the model
     :param frames: ``(n, *frame_shape)``
-    :return: its feature space
+    :return: feature space of the model
     """
     batches = require("tqdm", "plots").tqdm(frames.split(BATCH), unit="batch", desc=name)
     features, novelty = zip(*((snd.features(batch).cpu(), snd.novelty(batch).cpu()) for batch in batches), strict=True)
@@ -42,9 +44,11 @@ def measure(name: str, snd: SND, frames: th.Tensor) -> Space:
 
 def row(space: Space, states: States) -> dict[str, object]:
     """
-    :param space: A feature space
-    :param states: The reference states
-    :return: the model's row of the table, in numbers
+    Compute the row of a model in the table.
+
+    :param space: Feature space of the model
+    :param states: Reference states
+    :return: column -> value
     """
     features, successors = space.features[states.rows], space.features[states.next_rows]
     values = spectrum(features)
@@ -65,11 +69,14 @@ def row(space: Space, states: States) -> dict[str, object]:
 
 def pair_distances(space: Space, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
-    Images count in [0, 1], vectors in standard deviations of these states; both divided by the root of their dimension.
+    Compute the distances between all pairs of states, and between their features.
+
+    Images are scaled to [0, 1], and vectors are standardised over the given states. Distances between states
+    are divided by the square root of their dimension.
 
     :param space: A feature space
-    :param rows: Of the states, ``(n,)``
-    :return: distances of all pairs of states, and of their features, ``(n * (n - 1) / 2,)`` each
+    :param rows: Rows of the states, ``(n,)``
+    :return: distances of states and distances of features, ``(n * (n - 1) / 2,)`` each
     """
     frames = space.snd.reader.scale(space.frames[rows]).flatten(1)
     if not space.snd.reader.is_image:
@@ -79,18 +86,22 @@ def pair_distances(space: Space, rows: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def correlation(x: np.ndarray, y: np.ndarray) -> float:
     """
+    Compute Pearson's correlation.
+
     :param x: ``(n,)``
     :param y: ``(n,)``
-    :return: Pearson's, NaN where one is constant
+    :return: correlation; NaN if one of them is constant
     """
     return math.nan if x.std() == 0 or y.std() == 0 else float(np.corrcoef(x, y)[0, 1])
 
 
 def flat_map(features: th.Tensor, seed: int) -> tuple[np.ndarray, str]:
     """
+    Map features to two dimensions, with UMAP if it is installed, else with PCA.
+
     :param features: ``(n, D)``
-    :param seed: Of UMAP
-    :return: coordinates ``(n, 2)``, by UMAP where it is installed, else along the first two principal axes; and which
+    :param seed: Seed of UMAP
+    :return: coordinates ``(n, 2)`` and the name of the method
     """
     try:
         from umap import UMAP
@@ -101,23 +112,27 @@ def flat_map(features: th.Tensor, seed: int) -> tuple[np.ndarray, str]:
 
 def principal_axes(features: th.Tensor) -> tuple[np.ndarray, str]:
     """
+    Project features onto their first two principal axes.
+
     :param features: ``(n, D)``
-    :return: coordinates ``(n, 2)`` along the first two principal axes, and how much of the variance they show
+    :return: coordinates ``(n, 2)``, and a description with the share of variance that they explain
     """
     centred = features.double() - features.double().mean(dim=0)
     variances, axes = th.linalg.eigh(centred.T @ centred)  # ascending
     axes = th.nn.functional.pad(axes.flip(1), (0, 1))[:, :2]  # a single feature has a single axis
-    axes = axes * axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)).sign()  # either direction is an axis: take one
+    axes = axes * axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)).sign()  # makes the direction unique
     share = float(variances.flip(0)[:2].sum() / variances.sum().clamp(min=1e-300))
     return (centred @ axes).numpy(), f"PCA, {share:.0%} of variance"
 
 
 def highest_peaks(values: np.ndarray, n: int, distance: int) -> np.ndarray:
     """
-    :param values: In order of time, ``(length,)``
-    :param n: Peaks at most
-    :param distance: Least distance between two peaks
-    :return: where the highest peaks are, the ends among them, in order of time
+    Find the highest peaks of a curve. Its ends may be peaks, too.
+
+    :param values: Values in order of time, ``(length,)``
+    :param n: Maximum number of peaks
+    :param distance: Minimum distance between two peaks
+    :return: indices of the peaks, ascending
     """
     signal = require("scipy.signal", "plots")
     found, _ = signal.find_peaks(np.pad(values, 1, constant_values=-np.inf), distance=distance)

@@ -1,6 +1,6 @@
-"""Reference states: frames that one model's policy comes across, as the nets of each model read them.
+"""Collect reference states: frames that one model's policy encounters, as read by the networks of each model.
 
-Knows environments, SB3's wrappers and how nets read frames; no feature, no picture.
+Knows environments, SB3's wrappers and how networks read frames. Must not know any feature or picture.
 """
 
 import pickle
@@ -16,32 +16,35 @@ from sb3_snd.analyze.models import Model
 from sb3_snd.extras import require
 from sb3_snd.snd import SND
 
-View = Callable[[Any], th.Tensor]  # observations of the environment -> frames as nets read them, on the CPU
+View = Callable[[Any], th.Tensor]  # converts observations of the environment to input of the networks, on the CPU
 
-MIN_SHARE = 0.1  # of the transitions that have to stay within an episode
+MIN_SHARE = 0.1  # minimum share of transitions within an episode
 
 
 class States(NamedTuple):
-    """``T + 1`` observations of ``N`` environments, one row each, row ``t * N + n``: a successor lies ``N`` rows later."""
+    """
+    ``T + 1`` observations of ``N`` environments. Row ``t * N + n`` is step ``t`` of environment ``n``, and
+    its successor is ``N`` rows later.
+    """
 
     frames: dict[Hashable, th.Tensor]  # view -> ((T + 1) * N, *frame_shape)
-    steps: np.ndarray  # (T + 1, N) int64, since the episode began
-    places: list[Hashable] | None  # (T + 1) * N of them
-    n_states: int  # at most
+    steps: np.ndarray  # (T + 1, N) int64, steps since the start of the episode
+    places: list[Hashable] | None  # (T + 1) * N places
+    n_states: int  # maximum number of reference states
 
     @property
     def rows(self) -> np.ndarray:
-        """Rows of the reference states, ``(n_states,)`` int64, whose successors are of the same episode."""
+        """Return the rows of the reference states, whose successors are in the same episode, ``(n_states,)`` int64."""
         return np.flatnonzero(self.steps[1:] > 0)[: self.n_states]
 
     @property
     def next_rows(self) -> np.ndarray:
-        """Rows of their successors, ``(n_states,)``."""
+        """Return the rows of the reference states' successors, ``(n_states,)``."""
         return self.rows + self.steps.shape[1]
 
     @property
     def episode(self) -> np.ndarray:
-        """Rows of the longest episode of all, or of what there is of it, in order of time, ``(length,)``."""
+        """Return the rows of the longest episode, or of the collected part of it, in order of time, ``(length,)``."""
         n_envs = self.steps.shape[1]
         last = int(self.steps.argmax())
         return np.arange(last - int(self.steps.max()) * n_envs, last + 1, n_envs)
@@ -55,13 +58,13 @@ def collect(
     places: Callable[[], Sequence[Hashable]] | None = None,
 ) -> States:
     """
-    Actions are drawn from the policy, as in training.
+    Collect reference states with actions sampled from a policy, as in training.
 
-    :param policy: What acts
-    :param env: Where it acts
-    :param views: What is kept of each observation, by key
-    :param n_states: States to collect, of which the episode goes on
-    :param places: Tells where each environment is at the moment
+    :param policy: Model that acts
+    :param env: Environment of the model
+    :param views: key -> what is kept of each observation
+    :param n_states: Number of states to collect; only states whose episode continues are counted
+    :param places: Returns the current place of each environment
     :return: the states
     :raises ValueError: if almost every step ends an episode
     """
@@ -75,7 +78,7 @@ def collect(
     with require("tqdm", "plots").tqdm(total=n_states, unit="state", desc="collecting") as progress:
         while True:
             for key, view in views.items():
-                frames[key].append(view(obs).clone())  # environments may write into their old observations
+                frames[key].append(view(obs).clone())  # environments may reuse the memory of observations
             seen.extend(places() if places is not None else ())
             if n_kept >= n_states:
                 break
@@ -92,13 +95,13 @@ def collect(
 
 def make_views(models: Sequence[Model], collector: Model, env: VecEnv) -> tuple[dict[Hashable, View], list[Hashable]]:
     """
-    What the nets of each model read of the collector's environment: normalised by the statistics of their own run, as in
-    training.
+    Define how the networks of each model read the collector's environment. Observations are normalised by the
+    statistics of the model's own run, as in training.
 
-    :param models: With an SND each
-    :param collector: The model that ``env`` was made for
-    :param env: The environment
-    :return: views by a key, so that what several models read is kept once, and the key of each model's view
+    :param models: Models with an ``SND``
+    :param collector: Model for which ``env`` was made
+    :param env: Environment
+    :return: views by key, shared by models that read the same input, and the key of each model's view
     :raises ValueError: if a model cannot read the frames
     """
     views: dict[Hashable, View] = {}
@@ -110,13 +113,13 @@ def make_views(models: Sequence[Model], collector: Model, env: VecEnv) -> tuple[
         try:
             snd.check_space(env.observation_space)
         except ValueError as error:
-            message = f"{model.path} does not read the frames of {collector.path}, analyse them one by one: {error}"
+            message = f"{model.path} does not read the frames of {collector.path}, analyse them separately: {error}"
             raise ValueError(message) from error
         theirs = own if model is collector else _load_normalizer(model)
         if theirs is not own and is_vecenv_wrapped(env, VecFrameStack):
             raise ValueError(
-                f"{model.path} and {collector.path} stack observations that each normalises its own way:"
-                " analyse them one by one."
+                f"{model.path} and {collector.path} use stacked observations with different normalisation:"
+                " analyse them separately."
             )
         keys.append((model.path if theirs is not None else None, snd.reader.keys))
         views[keys[-1]] = _make_view(snd, own, theirs)
@@ -124,25 +127,27 @@ def make_views(models: Sequence[Model], collector: Model, env: VecEnv) -> tuple[
 
 
 def _load_normalizer(model: Model) -> VecNormalize | None:
-    """:return: what normalised the observations of the model's run, around no environment"""
+    """Load the statistics that normalised observations in the model's run, without an environment; None if there are none."""
     path = None if model.config is None else model.config / "vecnormalize.pkl"
     if path is None or not path.is_file():
         return None
-    with open(path, "rb") as file:  # VecNormalize.load wants an environment of the same layers
+    with open(path, "rb") as file:  # VecNormalize.load requires an environment with the same wrappers
         return _of_observations(pickle.load(file))
 
 
 def _of_observations(normalizer: VecNormalize | None) -> VecNormalize | None:
-    """:return: None for one of rewards only"""
+    """Return the normalizer if it normalises observations, else None."""
     return normalizer if normalizer is not None and normalizer.norm_obs else None
 
 
 def _make_view(snd: SND, own: VecNormalize | None, theirs: VecNormalize | None) -> View:
     """
-    :param snd: The nets
-    :param own: What normalises the environment
-    :param theirs: What normalised the environment that the nets were trained in
-    :return: the view of the nets
+    Define how networks read observations.
+
+    :param snd: ``SND`` with the networks
+    :param own: Normalizer of the environment
+    :param theirs: Normalizer of the environment in which the networks were trained
+    :return: view of the networks
     """
 
     def view(obs: Any) -> th.Tensor:

@@ -1,6 +1,6 @@
-"""The table of feature spaces and the definitions of what is in it.
+"""The table of feature spaces and the definitions of its columns.
 
-Knows rows of numbers; computes none.
+Formats rows of numbers. Must not compute any.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,10 @@ DEFINITIONS = """\
 
 def markdown(table: Sequence[dict[str, object]]) -> str:
     """
-    :param table: Rows of :func:`~sb3_snd.analyze.spaces.row`
-    :return: the report's table and the definitions of what is in it
+    Format the table and the definitions of its columns.
+
+    :param table: Rows from :func:`~sb3_snd.analyze.spaces.row`
+    :return: Markdown text
     """
     heads = ["model", "target", "features", *(f"spectrum, {percent} %" for percent in PERCENTILES)]
     heads += ["effective rank", "step", "norm", "novelty"]

@@ -1,1 +1,4 @@
-"""Reports on runs: ``python -m sb3_snd.report logs/``. Knows log files and published figures; no network, no environment."""
+"""Reports on runs: ``python -m sb3_snd.report logs/``.
+
+Knows log files and published figures. Must not know any network or environment.
+"""

@@ -1,6 +1,6 @@
 """
-``python -m sb3_snd.report logs/ --out report/``: learning curves and the paper's two tables, ours beside the published ones,
-of all runs in the Zoo's log folders.
+``python -m sb3_snd.report logs/ --out report/``: draw learning curves and the paper's two tables for all runs
+in the Zoo's log folders, next to the published results.
 """
 
 import argparse
@@ -14,12 +14,14 @@ from sb3_snd.report.runs import REWARD, SCORE, Run, Skipped, find_folders, read_
 
 def report(logs: list[Path], out: Path, n_jobs: int | None = None) -> Path:
     """
-    :param logs: Log folders, searched however deep
-    :param out: Where ``report.md``, pictures (PNG and SVG) and tables (CSV) are written
-    :param n_jobs: Processes that read, as many as there are cores by default
-    :return: the report
-    :raises ImportError: if a package is missing, naming the extra
-    :raises ValueError: if there is no run
+    Write a report on all runs in log folders.
+
+    :param logs: Log folders, searched recursively
+    :param out: Folder for ``report.md``, pictures (PNG and SVG) and tables (CSV)
+    :param n_jobs: Number of processes that read runs; as many as there are cores by default
+    :return: path of the report
+    :raises ImportError: if a package is missing; the message names the extra
+    :raises ValueError: if no run can be read
     """
     require("matplotlib", "plots")
     tqdm = require("tqdm", "plots").tqdm
@@ -58,12 +60,14 @@ def report(logs: list[Path], out: Path, n_jobs: int | None = None) -> Path:
 
 def main(argv: list[str] | None = None) -> None:
     """
-    :param argv: The command line
+    Run the command.
+
+    :param argv: Arguments of the command line
     """
     parser = argparse.ArgumentParser("python -m sb3_snd.report", description=__doc__)
     parser.add_argument("logs", nargs="+", type=Path, help="log folders of the RL Zoo: algo key / environment / run")
     parser.add_argument("--out", type=Path, default=Path("report"))
-    parser.add_argument("--jobs", type=int, help="processes that read, by default as many as there are cores")
+    parser.add_argument("--jobs", type=int, help="number of processes that read runs (default: number of cores)")
     args = parser.parse_args(argv)
     try:
         path = report(args.logs, args.out, args.jobs)

@@ -1,6 +1,6 @@
-"""Learning curves: one axis an environment, all models in it, the published curves behind them.
+"""Draw learning curves: one picture per environment with all models, and the published curves behind them.
 
-Knows runs and published figures; computes no table.
+Knows runs and published figures. Must not compute any table.
 """
 
 from collections.abc import Sequence
@@ -13,29 +13,33 @@ from sb3_snd.extras import require
 from sb3_snd.report import published
 from sb3_snd.report.runs import REWARD, SCORE, Run
 
-N_BINS = 128  # of a drawn curve, at most
-NEAR = 2.0  # lengths of the longest run, within which a published curve has to begin to be drawn
+N_BINS = 128  # maximum number of bins of a drawn curve
+NEAR = 2.0  # a published curve is drawn if it starts within this many lengths of the longest run
 LABELS = {REWARD: "learner's reward of an episode", SCORE: "score of an episode"}
 
 
 def stem(env_id: str, column: int) -> str:
     """
+    Compute the name of a picture's files.
+
     :param env_id: Gymnasium id
     :param column: ``REWARD`` or ``SCORE``
-    :return: name of the picture's files, without what tells their kind
+    :return: file name without extension
     """
     return f"{env_id.replace('/', '_')}_{('reward', 'score')[column]}"
 
 
 def learning_curve(runs: Sequence[Run], width: int, column: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """
-    Mean and population standard deviation over the runs that have come as far. Bins in which no episode of a run ended lie
-    on the line between those before and after.
+    Compute mean and population standard deviation over the runs that have reached each bin.
 
-    :param runs: Of one environment and algo key
-    :param width: Steps in a bin, a power of two
+    A bin in which no episode of a run ended is interpolated between its neighbours.
+
+    :param runs: Runs of one environment and algo key
+    :param width: Width of a bin in steps, a power of two
     :param column: ``REWARD`` or ``SCORE``
-    :return: steps at the bins' centres, from the first episode on, mean, standard deviation and number of runs, ``(n,)`` each
+    :return: steps at the centres of the bins, starting at the first episode; mean; standard deviation; and
+        number of runs, ``(n,)`` each
     """
     curves = []
     for run in runs:
@@ -57,8 +61,10 @@ def learning_curve(runs: Sequence[Run], width: int, column: int) -> tuple[np.nda
 
 def common_width(runs: Sequence[Run]) -> int:
     """
-    :param runs: Of one environment
-    :return: steps in a bin of their drawn curves, a power of two
+    Choose the bin width of the drawn curves of an environment.
+
+    :param runs: Runs of one environment
+    :return: width of a bin in steps, a power of two
     """
     width = max(run.curve.width for run in runs)
     while max(run.n_steps for run in runs) > width * N_BINS:
@@ -68,10 +74,12 @@ def common_width(runs: Sequence[Run]) -> int:
 
 def places_curve(runs: Sequence[Run], n_points: int = N_BINS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
-    :param runs: With places
-    :param n_points: Of the curve
-    :return: steps up to the end of the shortest run, mean of the distinct places and population standard deviation over the
-        runs, ``(n_points,)`` each
+    Compute mean and population standard deviation of the number of distinct places.
+
+    :param runs: Runs that counted places
+    :param n_points: Number of points of the curve
+    :return: steps until the end of the shortest run; mean; and standard deviation over the runs,
+        ``(n_points,)`` each
     """
     first, last = max(run.places[0, 0] for run in runs), min(run.places[-1, 0] for run in runs)
     steps = np.linspace(first, last, n_points)
@@ -81,11 +89,13 @@ def places_curve(runs: Sequence[Run], n_points: int = N_BINS) -> tuple[np.ndarra
 
 def draw_places(env_id: str, algos: dict[str, list[Run]], folder: Path) -> str | None:
     """
+    Draw the number of distinct places in one environment.
+
     :param env_id: Gymnasium id
     :param algos: Algo key -> runs
-    :param folder: Where the picture is written, as PNG and SVG
-    :return: its name without what tells its kind; None where no run counted places
-    :raises ImportError: if matplotlib is missing, naming the extra
+    :param folder: Folder for the picture, as PNG and SVG
+    :return: file name without extension; None if no run counted places
+    :raises ImportError: if matplotlib is missing; the message names the extra
     """
     counted = {algo: [run for run in runs if len(run.places)] for algo, runs in algos.items()}
     if not any(counted.values()):
@@ -120,14 +130,17 @@ def _finish(figure: Any, axis: Any, path: Path, **settings: Any) -> None:
 
 
 def _draw_published(axis: Any, env_id: str, algos: Sequence[str], last: float) -> float:
-    """:return: steps where the axis ends: with the longest run, or with the first point of a published curve that is near"""
+    """
+    Draw published curves; return where the axis ends: at the longest run, or a nearby curve's first point if
+    it is later.
+    """
     models = [published.MODELS.get(algo) for algo in algos]
-    firsts = [index for index, model in enumerate(models) if model not in models[:index]]  # keys of one model share a curve
+    firsts = [index for index, model in enumerate(models) if model not in models[:index]]  # a model's curve is drawn once
     curves = {index: curve for index in firsts if (curve := published.curve(algos[index], env_id)) is not None}
     near = {index: curve for index, curve in curves.items() if curve[0][0] <= NEAR * last}
-    end = max([last, *(steps[0] * 1.02 for steps, _ in near.values() if steps[0] > last)])  # the point's right half, too
+    end = max([last, *(steps[0] * 1.02 for steps, _ in near.values() if steps[0] > last)])  # with room for the whole marker
     for index, (steps, rewards) in near.items():
-        shown = slice(np.searchsorted(steps, end) + 1)  # up to the first point beyond the end
+        shown = slice(np.searchsorted(steps, end) + 1)  # includes the first point beyond the end
         name = f"{published.NAMES[algos[index]]}, published"
         style: dict[str, Any] = dict(linestyle="--", linewidth=0.8, marker=".", markersize=4, alpha=0.7)
         axis.plot(steps[shown] / 1e6, rewards[shown], color=f"C{index}", label=name, **style)
@@ -136,12 +149,14 @@ def _draw_published(axis: Any, env_id: str, algos: Sequence[str], last: float) -
 
 def draw(env_id: str, algos: dict[str, list[Run]], column: int, folder: Path) -> list[dict[str, object]]:
     """
+    Draw the learning curves in one environment.
+
     :param env_id: Gymnasium id
     :param algos: Algo key -> runs
-    :param column: ``REWARD``, with the published curves, or ``SCORE``
-    :param folder: Where the picture is written, as PNG and SVG, see :func:`stem`
-    :return: the points that were drawn
-    :raises ImportError: if matplotlib is missing, naming the extra
+    :param column: ``REWARD``, which includes the published curves, or ``SCORE``
+    :param folder: Folder for the picture, as PNG and SVG, see :func:`stem`
+    :return: the drawn points
+    :raises ImportError: if matplotlib is missing; the message names the extra
     """
     require("matplotlib", "plots")
     from matplotlib.figure import Figure

@@ -1,7 +1,8 @@
-"""What the paper published: scores, and learning curves read off the pixels of its figure.
+"""The paper's published scores, and its learning curves, which were read from the pixels of a figure.
 
-Pecháč, Chovanec, Farkaš: Self-supervised network distillation, arXiv 2302.11563. The curves are accurate to about ±0.3; points
-are missing where lines cover each other. Knows these files and which algo key stands for which model; no run.
+Pecháč, Chovanec, Farkaš: Self-supervised network distillation, arXiv 2302.11563. The curves are accurate to
+about ±0.3. Points are missing where lines cover each other. Knows these files and the model of each algo key.
+Must not know any run.
 """
 
 import csv
@@ -33,7 +34,7 @@ NAMES = {
     "ppo_snd_vic": "SND-VIC",
     "ppo_snd": "SND-VIC",
 }
-#: part of an id -> steps of a run
+#: part of an id -> number of steps of a run
 FULL_STEPS = {"NoFrameskip-v4": 128_000_000, "procgen-": 64_000_000}
 
 
@@ -42,13 +43,15 @@ class Score(NamedTuple):
 
     mean_reward: float  # mean over runs of the mean over all training episodes
     std_reward: float  # population standard deviation over runs
-    highest_score: float | None  # mean over runs of the highest raw score, for Atari
+    highest_score: float | None  # mean over runs of the highest raw score; only for Atari
 
 
 def names(algos: Iterable[str]) -> dict[str, str]:
     """
+    Choose display names for algo keys.
+
     :param algos: Algo keys
-    :return: what each of them is called, with its key where another one is called the same
+    :return: algo key -> name, followed by the key if several keys have the same name
     """
     plain = {algo: NAMES.get(algo, algo) for algo in algos}
     counts = Counter(plain.values())
@@ -57,16 +60,20 @@ def names(algos: Iterable[str]) -> dict[str, str]:
 
 def environment_name(env_id: str) -> str:
     """
+    Convert an id to the paper's name of the environment.
+
     :param env_id: Gymnasium id
-    :return: what the paper calls it
+    :return: name in the paper
     """
     return env_id.removeprefix("procgen-").removesuffix("-v0").removesuffix("NoFrameskip-v4")
 
 
 def full_steps(env_id: str) -> int | None:
     """
+    Look up the length of a published run.
+
     :param env_id: Gymnasium id
-    :return: steps of a published run, None where the paper has none
+    :return: number of steps; None if the environment is not in the paper
     """
     if environment_name(env_id) not in {environment for environment, _ in _scores()}:
         return None
@@ -75,18 +82,22 @@ def full_steps(env_id: str) -> int | None:
 
 def score(algo: str, env_id: str) -> Score | None:
     """
+    Look up a published score.
+
     :param algo: Algo key
     :param env_id: Gymnasium id
-    :return: what the paper's tables say
+    :return: score in the paper's tables; None if there is none
     """
     return _scores().get((environment_name(env_id), MODELS.get(algo, "")))
 
 
 def curve(algo: str, env_id: str) -> tuple[np.ndarray, np.ndarray] | None:
     """
+    Look up a published learning curve.
+
     :param algo: Algo key
     :param env_id: Gymnasium id
-    :return: steps and mean rewards of the published learning curve, ``(n,)`` each
+    :return: steps and mean rewards, ``(n,)`` each; None if there is no curve
     """
     points = _curves().get((environment_name(env_id), MODELS.get(algo, "")))
     return None if points is None else (np.array([step for step, _ in points]), np.array([reward for _, reward in points]))
@@ -94,10 +105,12 @@ def curve(algo: str, env_id: str) -> tuple[np.ndarray, np.ndarray] | None:
 
 def curve_at(algo: str, env_id: str, step: float) -> float | None:
     """
+    Interpolate a published learning curve.
+
     :param algo: Algo key
     :param env_id: Gymnasium id
     :param step: Number of steps
-    :return: the published curve there, between its points; None where there is none
+    :return: mean reward at this step; None if there is no curve or the step is outside it
     """
     points = curve(algo, env_id)
     if points is None or not points[0][0] <= step <= points[0][-1]:

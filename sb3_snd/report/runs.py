@@ -1,6 +1,7 @@
-"""Runs in the Zoo's log folders (algo key / environment / run), each reduced to a few hundred numbers as soon as it is read.
+"""Read runs from the Zoo's log folders (algo key / environment / run) and reduce each to a few hundred numbers.
 
-Knows the columns of ``monitor.csv`` and ``progress.csv``; no picture, no table, no published figure.
+Knows the columns of ``monitor.csv`` and ``progress.csv``. Must not know pictures, tables or published
+figures.
 """
 
 import json
@@ -15,22 +16,24 @@ import numpy as np
 from sb3_snd.extras import require
 from sb3_snd.hardware import available_cpus
 
-REWARD, SCORE = 0, 1  # columns of a curve: the rewards that the learner saw, the environment's own
-COLUMNS = ("r", "l", "t", "r_ext", "n", "steps")  # of a monitor file
-MAX_BINS = 512  # of a stored curve, at least half as many where the run is long enough
+REWARD, SCORE = 0, 1  # columns of a curve: the learner's rewards, and the environment's own
+COLUMNS = ("r", "l", "t", "r_ext", "n", "steps")  # columns of a monitor file
+MAX_BINS = 512  # maximum number of bins of a stored curve; sufficiently long runs have at least half as many
 
 
 class Curve(NamedTuple):
-    """Episodes by the step that they ended at, in bins whose width is a power of two, so that curves fit each other."""
+    """Episodes, binned by the step at which they ended. Bin widths are powers of two, so that bins of curves align."""
 
-    width: int  # steps in a bin
-    sums: np.ndarray  # (n_bins, 2) float64, of the episodes' rewards and scores
-    counts: np.ndarray  # (n_bins,) int64, episodes
+    width: int  # steps per bin
+    sums: np.ndarray  # (n_bins, 2) float64, sums of the episodes' rewards and scores
+    counts: np.ndarray  # (n_bins,) int64, number of episodes
 
     def widened(self, width: int) -> "Curve":
         """
-        :param width: A power of two, not below the own one
-        :return: the same episodes in bins of this width
+        Merge bins.
+
+        :param width: New width of a bin, a power of two and at least the current one
+        :return: curve of the same episodes
         """
         factor = width // self.width
         missing = -len(self.counts) % factor
@@ -40,30 +43,32 @@ class Curve(NamedTuple):
 
     def means(self) -> np.ndarray:
         """
-        :return: ``(n_bins, 2)``, NaN where no episode ended
+        Compute the mean reward and score of each bin.
+
+        :return: ``(n_bins, 2)``; NaN if no episode ended in the bin
         """
         with np.errstate(invalid="ignore"):
             return self.sums / self.counts[:, None]
 
 
 class Run(NamedTuple):
-    """What a report needs to know of one run."""
+    """The data of one run that a report needs."""
 
     algo: str
     env_id: str
     folder: Path
-    n_steps: int  # at the end of its last finished episode
+    n_steps: int  # steps at the end of the last finished episode
     n_episodes: int
     mean_reward: float  # over all training episodes
     mean_score: float
     highest_score: float
     curve: Curve
-    remark: str  # on lines that were left out, or empty
-    places: np.ndarray  # (n, 2) float64: steps, and the distinct places seen by then, of ``ExplorationLogger``; or (0, 2)
+    remark: str  # remark on omitted lines, or empty
+    places: np.ndarray  # (n, 2) float64: steps and distinct places so far, from ``ExplorationLogger``; may be (0, 2)
 
 
 class Skipped(NamedTuple):
-    """A folder that holds no run, and why."""
+    """A folder without a readable run, and the reason."""
 
     folder: Path
     reason: str
@@ -71,7 +76,9 @@ class Skipped(NamedTuple):
 
 def find_folders(logs: Iterable[Path]) -> list[Path]:
     """
-    :param logs: Folders to search, however deep
+    Find the folders of runs.
+
+    :param logs: Folders to search recursively
     :return: folders with monitor files, sorted
     """
     return sorted({path.parent for root in logs for path in root.rglob("*monitor.csv")})
@@ -79,10 +86,12 @@ def find_folders(logs: Iterable[Path]) -> list[Path]:
 
 def read_runs(folders: list[Path], n_jobs: int | None = None) -> Iterator[Run | Skipped]:
     """
-    :param folders: From :func:`find_folders`
-    :param n_jobs: Processes, as many as :func:`~sb3_snd.hardware.available_cpus` counts by default
-    :return: one after the other, in this order
-    :raises ImportError: if pandas is missing, naming the extra
+    Read runs in parallel.
+
+    :param folders: Folders from :func:`find_folders`
+    :param n_jobs: Number of processes; :func:`~sb3_snd.hardware.available_cpus` by default
+    :return: the runs, or why a folder cannot be read, one after the other in the order of ``folders``
+    :raises ImportError: if pandas is missing; the message names the extra
     """
     require("pandas", "plots")
     n_jobs = min(n_jobs or available_cpus(), len(folders))
@@ -95,8 +104,10 @@ def read_runs(folders: list[Path], n_jobs: int | None = None) -> Iterator[Run | 
 
 def read_run(folder: Path) -> Run | Skipped:
     """
-    :param folder: With ``monitor.csv``, or with several ``*.monitor.csv``, one of each environment
-    :return: the run, or why there is none
+    Read the run in a folder.
+
+    :param folder: Folder with ``monitor.csv``, or with one ``*.monitor.csv`` per environment
+    :return: the run, or the reason why it cannot be read
     """
     import pandas
 
@@ -136,20 +147,23 @@ def read_run(folder: Path) -> Run | Skipped:
 
 def episode_steps(episodes, progress: Path) -> np.ndarray:  # type: ignore[no-untyped-def]  # pandas is an extra
     """
-    Where episodes were dropped, as those under way are when emulators begin anew, their lengths do not add up to the steps
-    of the run. The log tells how many had ended after each rollout, so within a rollout their lengths are stretched to its
-    steps. Episodes before the first such line are stretched up to it, and those after the last one end with it.
+    Compute the run's step at the end of each episode.
 
-    :param episodes: From :func:`read_monitor`
-    :param progress: A log of SB3's, as CSV
-    :return: steps of the run at the end of each episode, ``(n,)`` int64: the column ``steps`` where there is one, those of the
-        log with ``time/episodes``, or the summed lengths
+    If episodes are missing, such as those in progress when emulators were restarted, the lengths of the
+    others do not add up to the steps of the run. The log has the number of finished episodes after each
+    rollout, so the lengths within a rollout are stretched to its steps. Episodes before the first such line
+    are stretched up to it. Episodes after the last one are placed at its step.
+
+    :param episodes: Table from :func:`read_monitor`
+    :param progress: SB3's log in CSV format
+    :return: steps, ``(n,)`` int64: from the column ``steps`` if it exists, else from the log if it has
+        ``time/episodes``, else the summed lengths
     """
     if "steps" in episodes:
         return episodes["steps"].to_numpy(np.int64)
     summed = episodes["l"].to_numpy(np.int64).cumsum()
     ended, steps = np.pad(read_columns(progress, "time/episodes", "time/total_timesteps"), ((1, 0), (0, 0))).T
-    rollouts = np.searchsorted(ended, np.arange(1, len(summed) + 1))  # which each of them ended in; 0 is before the first one
+    rollouts = np.searchsorted(ended, np.arange(1, len(summed) + 1))  # rollout in which each ended; 0 is before the first
     if len(ended) == 1 or ended[-1] > len(summed):  # no such line, or the files do not belong together
         return summed
     logged = rollouts < len(ended)
@@ -163,15 +177,18 @@ def episode_steps(episodes, progress: Path) -> np.ndarray:  # type: ignore[no-un
 
 def read_columns(path: Path | IO[bytes], *names: str) -> np.ndarray:
     """
-    :param path: A log of SB3's, as CSV
-    :param names: Columns
-    :return: the lines that have all of them, ``(n, len(names))`` float64, ``n`` = 0 where there is no such file or column
+    Read columns of a log.
+
+    :param path: SB3's log in CSV format
+    :param names: Names of columns
+    :return: lines in which none of them is empty, ``(n, len(names))`` float64; ``n`` is 0 if the file or a
+        column is missing
     """
     import pandas
 
     try:
         table = pandas.read_csv(path, usecols=lambda name: name in names, dtype=np.float64)
-    except (OSError, ValueError, pandas.errors.ParserError):  # there is none, or it is broken: the monitor file is what counts
+    except (OSError, ValueError, pandas.errors.ParserError):  # missing or damaged; only the monitor file is required
         return np.zeros((0, len(names)))
     if set(table.columns) != set(names):
         return np.zeros((0, len(names)))
@@ -180,9 +197,11 @@ def read_columns(path: Path | IO[bytes], *names: str) -> np.ndarray:
 
 def read_places(path: Path) -> np.ndarray:
     """
-    :param path: A log of SB3's, as CSV
-    :return: steps and distinct places, ``(n, 2)``, at most ``MAX_BINS`` of them with the last among them; ``(0, 2)`` where
-        nothing was counted
+    Read the numbers of distinct places.
+
+    :param path: SB3's log in CSV format
+    :return: steps and distinct places, ``(n, 2)``, thinned to at most ``MAX_BINS`` lines including the last;
+        ``(0, 2)`` if no places were counted
     """
     values = read_columns(path, "time/total_timesteps", "exploration/places")
     return values[:: -(len(values) // MAX_BINS + 1)][::-1]
@@ -190,12 +209,13 @@ def read_places(path: Path) -> np.ndarray:
 
 def read_monitor(path: Path):  # type: ignore[no-untyped-def]  # pandas is an extra
     """
-    One file of those that SB3's ``load_results`` reads, which takes a line for whole that was cut off within its last number.
+    Read one monitor file. Unlike SB3's ``load_results``, drop a last line that may be cut off within a
+    number.
 
-    :param path: A monitor file of SB3 or of ``StreamMonitor``, or one that was thinned: there a line stands for ``n`` episodes
-        with their mean rewards and summed lengths, the last of which ended at ``steps``
-    :return: its header, a table of the finished episodes, and a remark on lines that were left out
-    :raises ValueError: if it is no monitor file
+    :param path: Monitor file of SB3 or of ``StreamMonitor``, or a thinned one. In the latter, a line stands
+        for ``n`` episodes with their mean rewards and summed lengths, the last of which ended at ``steps``
+    :return: the header, a table of the finished episodes, and a remark on omitted lines
+    :raises ValueError: if it is not a monitor file
     """
     import pandas
 
@@ -216,7 +236,7 @@ def read_monitor(path: Path):  # type: ignore[no-untyped-def]  # pandas is an ex
     if missing:
         raise ValueError(f"column {sorted(missing)[0]!r} is missing")
     n_rows = len(table)
-    if not whole:  # a number may have lost its last digits without looking so
+    if not whole:  # the last number may lack digits
         table = table.iloc[:-1]
     table = table[np.isfinite(table.to_numpy()).all(axis=1)]
     left_out = n_rows - len(table)
@@ -225,10 +245,12 @@ def read_monitor(path: Path):  # type: ignore[no-untyped-def]  # pandas is an ex
 
 def bin_episodes(steps: np.ndarray, values: np.ndarray, counts: np.ndarray | None = None) -> Curve:
     """
-    :param steps: At the end of each episode, ``(n,)``, ascending
-    :param values: ``(n, 2)``
-    :param counts: How many episodes each of them stands for, ``(n,)``; None: one
-    :return: their curve
+    Bin episodes by the step at which they ended.
+
+    :param steps: Steps at the end of each episode, ``(n,)``, ascending
+    :param values: Rewards and scores, ``(n, 2)``
+    :param counts: Number of episodes that each entry stands for, ``(n,)``; None for one each
+    :return: curve of the episodes
     """
     width = 1
     while steps[-1] > width * MAX_BINS:

@@ -1,6 +1,6 @@
-"""The paper's two tables with ours beside the published figures, and the definitions of both.
+"""The paper's two tables with our results next to the published ones, and definitions of their columns.
 
-Knows runs and published figures; draws nothing.
+Knows runs and published figures. Must not draw anything.
 """
 
 import csv
@@ -16,9 +16,9 @@ from sb3_snd.report.runs import REWARD, Run, Skipped
 
 Groups = dict[str, dict[str, list[Run]]]  # environment -> algo key -> runs
 
-MIN_RUNS = 5  # that an interval is worth drawing for
-REPETITIONS = 2000  # of the bootstrap
-SHORT = 0.95  # share of the published steps below which a run is called short
+MIN_RUNS = 5  # minimum number of runs for an interval
+REPETITIONS = 2000  # number of bootstrap repetitions
+SHORT = 0.95  # a run with less than this share of the published steps is called short
 LAST_SHARE = 0.05  # share of a run over which its last rewards are averaged
 
 DEFINITIONS = """\
@@ -38,8 +38,10 @@ DEFINITIONS = """\
 
 def group(runs: Sequence[Run]) -> Groups:
     """
-    :param runs: In any order
-    :return: sorted by environment and algo key
+    Group runs by environment and algo key.
+
+    :param runs: Runs in any order
+    :return: environment -> algo key -> runs, sorted
     """
     groups: Groups = {}
     order = list(published.MODELS)
@@ -52,8 +54,11 @@ def group(runs: Sequence[Run]) -> Groups:
 
 def last_reward(run: Run) -> float:
     """
+    Compute the mean reward at the end of a run.
+
     :param run: A run
-    :return: mean reward of the episodes that ended in its last steps, in as many bins of its curve as hold one at least
+    :return: mean reward of the episodes that ended in its last 5 % of steps, or in more bins if there are
+        none
     """
     curve = run.curve
     first = int((1 - LAST_SHARE) * run.n_steps) // curve.width
@@ -64,9 +69,11 @@ def last_reward(run: Run) -> float:
 
 def interval(means: Sequence[float]) -> tuple[float, float, float] | None:
     """
+    Estimate the interquartile mean with a bootstrap.
+
     :param means: Mean reward of each run
-    :return: interquartile mean, and both ends of its 95 % interval; None for fewer than five runs
-    :raises ImportError: if rliable is missing, naming the extra
+    :return: interquartile mean, and lower and upper end of its 95 % interval; None for fewer than five runs
+    :raises ImportError: if rliable is missing; the message names the extra
     """
     if len(means) < MIN_RUNS:
         return None
@@ -79,15 +86,17 @@ def interval(means: Sequence[float]) -> tuple[float, float, float] | None:
     random = np.random.RandomState(0)
     scores = {"runs": np.array(means)[:, None]}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # rliable knows no other way to seed it yet
+        warnings.simplefilter("ignore", FutureWarning)  # rliable offers no other way of seeding yet
         points, ends = library.get_interval_estimates(scores, iqm, reps=REPETITIONS, random_state=random)
     return float(points["runs"][0]), float(ends["runs"][0, 0]), float(ends["runs"][1, 0])
 
 
 def rows(groups: Groups) -> list[dict[str, object]]:
     """
-    :param groups: From :func:`group`
-    :return: one row for each environment and algo key, in numbers; None where there is none
+    Compute the rows of the tables.
+
+    :param groups: Runs from :func:`group`
+    :return: one row per environment and algo key, column -> value; None if a value does not exist
     """
     table: list[dict[str, object]] = []
     for env_id, algos in groups.items():
@@ -125,15 +134,17 @@ def rows(groups: Groups) -> list[dict[str, object]]:
 
 def markdown(table: list[dict[str, object]], skipped: Sequence[Skipped], remarks: Sequence[Run]) -> str:
     """
-    :param table: From :func:`rows`
-    :param skipped: Folders without a run
-    :param remarks: Runs of which lines were left out
-    :return: the report's tables and the definitions of what is in them
+    Format the tables and the definitions of their columns.
+
+    :param table: Rows from :func:`rows`
+    :param skipped: Folders without a readable run
+    :param remarks: Runs with omitted lines
+    :return: Markdown text
     """
 
     def number(value: object, digits: int = 2) -> str:
         text = "–" if value is None else f"{value:.{digits}f}"
-        return text.lstrip("-") if text.strip("-0.") == "" else text  # no zero below zero
+        return text.lstrip("-") if text.strip("-0.") == "" else text  # avoids -0.00
 
     def pair(row: dict[str, object], prefix: str) -> str:
         mean, std = row[f"{prefix}mean_reward"], row[f"{prefix}std_reward"]
@@ -189,8 +200,10 @@ def _head(names: Sequence[str], n_left: int) -> list[str]:
 
 def write_csv(path: Path, table: Sequence[dict[str, object]]) -> None:
     """
-    :param path: File to write
-    :param table: Rows with the same names; None becomes an empty cell
+    Write a table as a CSV file.
+
+    :param path: Path of the file
+    :param table: Rows with the same columns; None becomes an empty cell
     """
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, list(table[0]))

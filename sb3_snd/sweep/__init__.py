@@ -1,1 +1,1 @@
-"""Many runs of ``train.py`` on one machine or a cluster: see ``python -m sb3_snd.sweep --help``."""
+"""Run ``train.py`` many times on one machine or a cluster: see ``python -m sb3_snd.sweep --help``."""

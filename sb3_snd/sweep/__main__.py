@@ -1,7 +1,8 @@
 """
-``python -m sb3_snd.sweep --algos ppo_rnd ppo_snd_vic --envs procgen-jumper-v0 --seeds 9``: one run of ``train.py`` for each
-algorithm, environment and seed, as many at a time as there are cores and GPUs for, on this machine or a Ray cluster. Runs that
-fail are tried again from their last checkpoint, and the same command goes on where an interrupted sweep stopped.
+``python -m sb3_snd.sweep --algos ppo_rnd ppo_snd_vic --envs procgen-jumper-v0 --seeds 9``: run ``train.py``
+once per algorithm, environment and seed, on this machine or a Ray cluster, with as many runs in parallel as
+cores and GPUs allow. Failed runs are retried from their last checkpoint. To resume an interrupted sweep, use
+the same command again.
 """
 
 import argparse
@@ -18,13 +19,15 @@ from sb3_snd.sweep.scheduler import Scheduler, Share, Status, check_share, conne
 
 def sweep(runs: Sequence[Run], share: Share, save_freq: int, further: list[str], address: str | None = None) -> int:
     """
-    :param runs: From :func:`~sb3_snd.sweep.plan.plan`
-    :param share: What each run takes of a machine
-    :param save_freq: Steps between checkpoints
-    :param further: Arguments for ``train.py``
-    :param address: Of a Ray cluster; None: this machine
-    :return: exit code: 0 if all runs are done, 1 if some failed, 130 if it was interrupted
-    :raises ValueError: if there is no cluster, or no machine for a run
+    Execute all runs of a sweep.
+
+    :param runs: Runs from :func:`~sb3_snd.sweep.plan.plan`
+    :param share: Resources that each run needs
+    :param save_freq: Number of steps between checkpoints
+    :param further: Additional arguments for ``train.py``
+    :param address: Address of a Ray cluster; None for this machine only
+    :return: exit code: 0 if all runs are done, 1 if some failed, 130 if the sweep was interrupted
+    :raises ValueError: if there is no cluster, or no machine has the resources
     """
     command = functools.partial(train_command, n_threads=share.n_cpus, save_freq=save_freq, further=further)
     statuses = [Status(run) for run in runs]
@@ -38,20 +41,20 @@ def sweep(runs: Sequence[Run], share: Share, save_freq: int, further: list[str],
 
 def conclude(statuses: Sequence[Status], interrupted: bool) -> int:
     """
-    Say what came of it, and how to go on.
+    Print the result of the sweep and how to continue.
 
-    :param statuses: Runs
-    :param interrupted: Whether the sweep was
+    :param statuses: Runs of the sweep
+    :param interrupted: Whether the sweep was interrupted
     :return: exit code
     """
     failed = [status for status in statuses if status.state == "failed"]
     for status in failed:
         print(f"{status.run} failed {status.tries} times: {status.reason}")
     if interrupted:
-        print("Interrupted: the same command goes on with each run from its last checkpoint.")
+        print("Interrupted: the same command continues each run from its last checkpoint.")
         return 130
     if failed:
-        print("The same command tries those that failed again.")
+        print("The same command retries the failed runs.")
         return 1
     print(f"Read them with: python -m sb3_snd.report {statuses[0].run.logs}")
     return 0
@@ -59,35 +62,37 @@ def conclude(statuses: Sequence[Status], interrupted: bool) -> int:
 
 def main(argv: list[str] | None = None) -> None:
     """
-    :param argv: The command line
+    Run the command.
+
+    :param argv: Arguments of the command line
     """
     argv = sys.argv[1:] if argv is None else argv
     end = argv.index("--") if "--" in argv else len(argv)
     parser = argparse.ArgumentParser(
-        "python -m sb3_snd.sweep", description=__doc__, epilog="What follows after -- is passed on to train.py."
+        "python -m sb3_snd.sweep", description=__doc__, epilog="Arguments after -- are passed on to train.py."
     )
     parser.add_argument("--algos", nargs="+", required=True, help="algo keys")
     parser.add_argument("--envs", nargs="+", required=True, help="environment ids")
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds, which are 0, 1, 2, ...")
-    parser.add_argument("-n", "--n-timesteps", type=int, help="steps of each run, those of its entry by default")
+    parser.add_argument("-n", "--n-timesteps", type=int, help="number of steps of each run (default: that of the YAML entry)")
     parser.add_argument(
-        "-f", "--log-folder", type=Path, default=Path("logs"), help="on a cluster, one that all machines share"
+        "-f", "--log-folder", type=Path, default=Path("logs"), help="on a cluster, a folder shared by all machines"
     )
-    parser.add_argument("--cpus-per-run", type=int, default=1, help="cores of a run, and threads of PyTorch")
-    parser.add_argument("--gpus-per-run", type=float, default=0.0, help="0.25: four runs share a GPU; 0: none")
-    parser.add_argument("--save-freq", type=int, default=100_000, help="steps between two checkpoints of a run")
+    parser.add_argument("--cpus-per-run", type=int, default=1, help="number of cores per run, and of PyTorch's threads")
+    parser.add_argument("--gpus-per-run", type=float, default=0.0, help="0.25: four runs share a GPU; 0: no GPU is used")
+    parser.add_argument("--save-freq", type=int, default=100_000, help="number of steps between two checkpoints of a run")
     parser.add_argument(
-        "--address", help="of a Ray cluster, or auto for the one of this machine; by default this machine alone"
+        "--address", help="address of a Ray cluster, or auto for that of this machine (default: this machine only)"
     )
     args = parser.parse_args(argv[:end])
     share = Share(args.cpus_per_run, args.gpus_per_run)
     try:
         if share.n_cpus < 1 or not 0 <= share.n_gpus <= 1:
             raise ValueError(
-                f"--cpus-per-run {share.n_cpus} --gpus-per-run {share.n_gpus:g}: a run takes 1 core at least, and 0 to 1 GPU."
+                f"--cpus-per-run {share.n_cpus} --gpus-per-run {share.n_gpus:g}: a run needs at least 1 core, and 0 to 1 GPU."
             )
         if args.save_freq < 1:
-            raise ValueError(f"--save-freq {args.save_freq}: a run is saved each 1 step at most, or it could not be resumed.")
+            raise ValueError(f"--save-freq {args.save_freq} must be >= 1: without checkpoints runs cannot be resumed.")
         for module, extra in (("ray", "sweep"), ("rich", "sweep"), ("rl_zoo3", "zoo")):
             require(module, extra)
         from sb3_snd.sweep.plan import plan
@@ -97,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
         code = sweep(runs, share, args.save_freq, further, args.address)
     except (ImportError, ValueError) as error:
         sys.exit(f"sb3_snd.sweep: {error}")
-    except KeyboardInterrupt:  # before the first run
+    except KeyboardInterrupt:  # raised before the first run starts
         code = 130
     sys.exit(code)
 

@@ -1,6 +1,6 @@
-"""How a sweep is shown: a table that changes in a terminal, elsewhere a line for each change.
+"""Display a sweep: as a live table in a terminal, elsewhere as one line per change.
 
-Knows the state of runs and rich; starts nothing.
+Knows the states of runs and rich. Must not start anything.
 """
 
 import contextlib
@@ -12,15 +12,17 @@ from typing import Any
 from sb3_snd.extras import require
 from sb3_snd.sweep.scheduler import TRIES, Status
 
-ORDER = ("running", "stopping", "failed", "stopped", "waiting", "done")  # a table higher than the terminal is cut at its end
+ORDER = ("running", "stopping", "failed", "stopped", "waiting", "done")  # the table is cut off at the end of the terminal
 COLORS = {"running": "cyan", "stopping": "yellow", "failed": "red", "stopped": "yellow", "waiting": "dim", "done": "green"}
 
 
 @contextlib.contextmanager
 def shown(statuses: Sequence[Status]) -> Iterator[Callable[[], None]]:
     """
-    :param statuses: Runs, whose state changes meanwhile
-    :return: what to call after each change
+    Display the states of runs within this context.
+
+    :param statuses: Runs of the sweep
+    :return: context manager that yields a function to call after each change
     """
     if not sys.stdout.isatty():
         seen: dict[str, str] = {}
@@ -34,8 +36,10 @@ def shown(statuses: Sequence[Status]) -> Iterator[Callable[[], None]]:
 
 def describe(status: Status) -> str:
     """
-    :param status: A run
-    :return: its state, and which try failed where one did
+    Describe the state of a run.
+
+    :param status: Status of a run
+    :return: state, and which try failed if one did
     """
     failed = status.tries - (status.state in ("running", "stopping", "stopped", "done"))
     if status.state == "failed":
@@ -45,8 +49,10 @@ def describe(status: Status) -> str:
 
 def print_changes(statuses: Sequence[Status], seen: dict[str, str]) -> None:
     """
-    :param statuses: Runs
-    :param seen: Run -> what was printed of it, which is brought up to date
+    Print one line for each run whose state has changed.
+
+    :param statuses: Runs of the sweep
+    :param seen: Run -> last known state; updated
     """
     for status in statuses:
         name, state = str(status.run), describe(status)
@@ -58,8 +64,10 @@ def print_changes(statuses: Sequence[Status], seen: dict[str, str]) -> None:
 
 def summary(statuses: Sequence[Status]) -> str:
     """
-    :param statuses: Runs
-    :return: how many are in which state
+    Count the runs in each state.
+
+    :param statuses: Runs of the sweep
+    :return: one line of text
     """
     counts = Counter(status.state for status in statuses)
     return f"{len(statuses)} runs: " + ", ".join(f"{counts[state]} {state}" for state in ORDER if counts[state])
@@ -67,8 +75,10 @@ def summary(statuses: Sequence[Status]) -> str:
 
 def make_table(statuses: Sequence[Status]) -> Any:
     """
-    :param statuses: Runs
-    :return: the table, those that run first
+    Make the live table.
+
+    :param statuses: Runs of the sweep
+    :return: rich's table, with running runs first
     """
     table = require("rich.table", "sweep").Table(caption=summary(statuses), caption_justify="left")
     for name in ("algo", "environment", "seed", "state"):

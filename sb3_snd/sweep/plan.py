@@ -1,6 +1,6 @@
-"""The runs of a sweep from its command line, after everything that can be checked without starting one.
+"""Plan the runs of a sweep from its command line, and check everything that can be checked without starting one.
 
-Knows the Zoo's algo keys, entries and command line; no Ray.
+Knows the Zoo's algo keys, entries and command line. Must not know Ray.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from sb3_snd import zoo
 from sb3_snd.envs import require_package
 from sb3_snd.sweep.runs import Run
 
-#: arguments of ``train.py`` that the sweep gives itself, and what else would lead runs astray
+#: arguments of ``train.py`` that the sweep sets itself, and others that runs of a sweep do not support
 OWN = {
     *("--algo", "--env", "--seed", "-n", "--n-timesteps", "-f", "--log-folder", "--save-freq", "--num-threads", "--resume"),
     *("-uuid", "--uuid", "-i", "--trained-agent", "-optimize", "--optimize-hyperparameters"),
@@ -30,23 +30,25 @@ def plan(
     algos: Sequence[str], env_ids: Sequence[str], n_seeds: int, n_steps: int | None, logs: Path, further: Sequence[str]
 ) -> list[Run]:
     """
+    List all runs of a sweep.
+
     :param algos: Algo keys
     :param env_ids: Gymnasium ids
-    :param n_seeds: Seeds are 0 to this number
-    :param n_steps: Of each run; None: those of its entry
+    :param n_seeds: Number of seeds, which are 0, 1, 2, ...
+    :param n_steps: Number of steps of each run; None for that of its entry
     :param logs: Log folder
-    :param further: Arguments for ``train.py``
-    :return: all runs, one seed after the other
-    :raises ValueError: if there is something that ``train.py`` would refuse, or the folder cannot be written to
+    :param further: Additional arguments for ``train.py``
+    :return: all runs, ordered by seed
+    :raises ValueError: if ``train.py`` would refuse an argument, or the folder cannot be written to
     """
     zoo.register()
     if n_seeds < 1:
-        raise ValueError(f"--seeds {n_seeds}: give the number of seeds, 1 at least.")
+        raise ValueError(f"--seeds {n_seeds}: the number of seeds must be >= 1.")
     if n_steps is not None and n_steps < 1:
-        raise ValueError(f"-n {n_steps}: a run has 1 step at least.")
+        raise ValueError(f"-n {n_steps}: the number of steps must be >= 1.")
     mine = sorted({argument.partition("=")[0] for argument in further} & OWN)
     if mine:
-        raise ValueError(f"{mine[0]} after --: the sweep gives it to each run itself, leave it away.")
+        raise ValueError(f"{mine[0]} is not supported after --, because the sweep sets it for each run: remove it.")
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("-conf", "--conf-file")
     parser.add_argument("--gym-packages", nargs="+", default=[])
@@ -61,22 +63,24 @@ def plan(
 
 def entry_steps(algo: str, env_id: str, conf_file: str | None, n_steps: int | None) -> int:
     """
+    Look up the number of steps of a run.
+
     :param algo: Algo key
     :param env_id: Gymnasium id
-    :param conf_file: YAML file instead of that of the algo key
-    :param n_steps: Steps of a run, if they are given
-    :return: steps of a run
-    :raises ValueError: if there is no such algo key, environment or entry
+    :param conf_file: YAML file to use instead of the algo key's
+    :param n_steps: Number of steps from the command line, if given
+    :return: number of steps
+    :raises ValueError: if the algo key, environment or entry does not exist
     """
     known = [key for key, algorithm in rl_zoo3.ALGOS.items() if issubclass(algorithm, OnPolicyAlgorithm)]
     if algo not in known:
-        raise ValueError(f"{algo} is no algo key whose runs can be resumed: choose from {', '.join(sorted(known))}.")
+        raise ValueError(f"{algo} is not an algo key whose runs can be resumed: choose from {', '.join(sorted(known))}.")
     require_package(env_id)
     if env_id not in gym.registry:
-        raise ValueError(f"{env_id} is not registered in Gymnasium: name the package that does it, -- --gym-packages PACKAGE.")
+        raise ValueError(f"{env_id} is not registered in Gymnasium: add the package that does, -- --gym-packages PACKAGE.")
     if conf_file is not None and not conf_file.endswith((".yml", ".yaml")):
         if n_steps is None:
-            raise ValueError(f"--conf-file {conf_file} is no YAML file: give the number of steps with -n.")
+            raise ValueError(f"--conf-file {conf_file} is not a YAML file: give the number of steps with -n.")
         return n_steps
     path = Path(conf_file or zoo.find_config(algo, env_id) or Path(rl_zoo3.__file__).parent / "hyperparams" / f"{algo}.yml")
     try:
@@ -92,8 +96,10 @@ def entry_steps(algo: str, env_id: str, conf_file: str | None, n_steps: int | No
 
 def check_folder(logs: Path) -> None:
     """
-    :param logs: Log folder, which is made
-    :raises ValueError: if nothing can be written to it
+    Create the log folder and check that files can be written to it.
+
+    :param logs: Log folder
+    :raises ValueError: if the folder cannot be written to
     """
     try:
         logs.mkdir(parents=True, exist_ok=True)

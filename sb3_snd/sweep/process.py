@@ -1,7 +1,7 @@
-"""The process of one run, on whatever machine Ray chose.
+"""The process of one run, on the machine that Ray chose.
 
-Knows processes and their environment. Must not import anything but the standard library: Ray sends this file to its workers
-as it is, so that they stay small.
+Knows processes and their environment. Must only import the standard library: Ray sends this file to its
+workers as it is, so that they stay small.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 class TrainProcess:
-    """A Ray actor with one process. Its methods are called from several threads: ``stop`` during ``wait``."""
+    """A Ray actor with one process. Its methods are called from several threads: ``stop`` while ``wait`` is running."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen | None = None
@@ -22,26 +22,28 @@ class TrainProcess:
 
     def start(self, command: list[str], log: Path, folder: Path, n_threads: int, has_gpu: bool) -> None:
         """
-        Wait until no other process trains the run, and start. The lock is the log file's, which the process holds open as its
-        output: it lasts as long as the process, even where Ray's worker ends before.
+        Wait until no other process trains the run, then start.
 
-        :param command: What follows after ``python``
-        :param log: What the process prints is appended to it
-        :param folder: Working folder
-        :param n_threads: Threads, where libraries ask the environment
-        :param has_gpu: Whether Ray gave it a GPU, or a part of one
-        :raises RuntimeError: if it was stopped before
+        The log file is locked. As the process keeps the file open for its output, the lock lasts as long as
+        the process, even if Ray's worker ends earlier.
+
+        :param command: Arguments of ``python``
+        :param log: File to which the output of the process is appended
+        :param folder: Working directory
+        :param n_threads: Number of threads for libraries that read it from the environment
+        :param has_gpu: Whether Ray assigned a GPU, or a share of one
+        :raises RuntimeError: if ``stop`` was called before
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        env.pop("PYTHONBREAKPOINT", None)  # Ray's debugger
+        env.pop("PYTHONBREAKPOINT", None)  # set by Ray for its debugger
         env["OMP_NUM_THREADS"] = str(n_threads)
         if not has_gpu:
             env["CUDA_VISIBLE_DEVICES"] = ""
         with open(log, "ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if self.stopped:
-                raise RuntimeError("stopped before it began")
+                raise RuntimeError("stopped before it started")
             self.process = subprocess.Popen(
                 [sys.executable, *command],
                 cwd=folder,
@@ -49,24 +51,26 @@ class TrainProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for the sweep, which stops the process itself
+                start_new_session=True,  # Ctrl-C only reaches the sweep, which stops the process itself
             )
 
     def wait(self) -> int:
         """
-        :return: the exit code, negative where a signal ended the process
+        Wait until the process has ended.
+
+        :return: exit code; negative if a signal ended the process
         """
         assert self.process is not None
         code = self.process.wait()
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)  # environments in processes of their own, if they are left
+            os.killpg(self.process.pid, signal.SIGKILL)  # environments in subprocesses, if any are left
         return code
 
     def stop(self, seconds: float) -> None:
         """
-        Ask the process to save and end, and end it otherwise.
+        Ask the process to save a checkpoint and end; kill it if it does not end in time.
 
-        :param seconds: Time it has
+        :param seconds: Maximum time in seconds
         """
         self.stopped = True
         if self.process is None:

@@ -1,6 +1,6 @@
-"""A run of a sweep: its command line, where it lies, and how far it has come.
+"""A run of a sweep: its command line, its files and its progress.
 
-Knows the Zoo's command line and log folders. Must not know Ray, nor how a run is started.
+Knows the Zoo's command line and log folders. Must not know Ray or how a run is started.
 """
 
 import csv
@@ -9,11 +9,11 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-TAIL = 2**16  # bytes, of which the last line is read
+TAIL = 2**16  # number of bytes that are read to find the last line of a file
 
 
 class Run(NamedTuple):
-    """One algorithm in one environment with one seed. Each seed has a log folder, so that no two runs number theirs."""
+    """One algorithm in one environment with one seed. Each seed has its own log folder, in which run numbers are unique."""
 
     algo: str
     env_id: str
@@ -23,19 +23,22 @@ class Run(NamedTuple):
 
     @property
     def root(self) -> Path:
-        """The log folder that ``train.py`` gets."""
+        """Return the log folder that is given to ``train.py``."""
         return self.logs / f"seed_{self.seed}"
 
     @property
     def folder(self) -> Path:
-        """Its own folder, which ``train.py`` makes."""
-        name = self.env_id.replace("/", "-")  # as the Zoo writes it
+        """Return the run's own folder, which ``train.py`` creates."""
+        name = self.env_id.replace("/", "-")  # as in the Zoo
         numbers = [path.name.removeprefix(f"{name}_") for path in (self.root / self.algo).glob(f"{name}_*")]
         return self.root / self.algo / f"{name}_{max([1, *map(int, filter(str.isdigit, numbers))])}"
 
     @property
     def log(self) -> Path:
-        """What ``train.py`` prints. It lies beside the folder, which must not be there before the run."""
+        """
+        Return the file for the output of ``train.py``. It is outside the run's folder, which must not exist
+        before the run.
+        """
         return self.root / self.algo / f"{self.env_id.replace('/', '-')}.train.log"
 
     def __str__(self) -> str:
@@ -43,20 +46,22 @@ class Run(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """The last line of a log."""
+    """The last line of a run's log."""
 
     n_steps: int
     steps_per_s: float
-    mean_reward: float | None  # of the last episodes; None before one has ended
+    mean_reward: float | None  # mean over the last episodes; None before the first one has ended
 
 
 def train_command(run: Run, n_threads: int, save_freq: int, further: list[str]) -> list[str]:
     """
-    :param run: The run
-    :param n_threads: Threads of PyTorch
-    :param save_freq: Steps between checkpoints
-    :param further: Arguments that are passed on
-    :return: what follows after ``python``; the same for the first try and for all others
+    Assemble the command that trains a run. It is the same for all tries.
+
+    :param run: Run of a sweep
+    :param n_threads: Number of PyTorch's threads
+    :param save_freq: Number of steps between checkpoints
+    :param further: Additional arguments for ``train.py``
+    :return: arguments of ``python``
     """
     where = ["--algo", run.algo, "--env", run.env_id, "--seed", str(run.seed), "-f", str(run.root)]
     how = ["-n", str(run.n_steps), "--num-threads", str(n_threads), "--save-freq", str(save_freq), "--resume"]
@@ -65,22 +70,26 @@ def train_command(run: Run, n_threads: int, save_freq: int, further: list[str]) 
 
 def finished(folder: Path, n_steps: int) -> bool:
     """
-    :param folder: A run's folder, ``ENV_1``
-    :param n_steps: Steps that it should have
-    :return: whether the final model is there and has them
+    Check whether a run is finished.
+
+    :param folder: Folder of the run, ``ENV_1``
+    :param n_steps: Number of steps of the finished run
+    :return: whether the final model exists and was trained for that many steps
     """
     model = folder / f"{folder.name.rpartition('_')[0]}.zip"
     try:
         with zipfile.ZipFile(model) as archive:
             return bool(json.loads(archive.read("data"))["num_timesteps"] >= n_steps)
     except (OSError, zipfile.BadZipFile, KeyError, ValueError):
-        return False  # there is none, or it is broken
+        return False  # missing or damaged
 
 
 def read_progress(folder: Path) -> Progress | None:
     """
-    :param folder: A run's folder with ``progress.csv``
-    :return: how far it is; None before the first line
+    Read the progress of a run.
+
+    :param folder: Folder of the run, with ``progress.csv``
+    :return: progress; None if nothing has been logged yet
     """
     try:
         with open(folder / "progress.csv", "rb") as file:
@@ -94,14 +103,16 @@ def read_progress(folder: Path) -> Progress | None:
     try:
         reward = row.get("rollout/ep_rew_mean")
         return Progress(int(row["time/total_timesteps"]), float(row["time/fps"]), float(reward) if reward else None)
-    except (KeyError, TypeError, ValueError):  # SB3 writes the file anew when a column is added
+    except (KeyError, TypeError, ValueError):  # SB3 is rewriting the file to add a column
         return None
 
 
 def last_line(path: Path) -> str:
     """
-    :param path: A text file
-    :return: its last line that is not empty, where mostly the error is
+    Read the last non-empty line of a file. In the output of a failed process, this is usually the error.
+
+    :param path: Path of a text file
+    :return: the line; empty if there is none
     """
     with open(path, "rb") as file:
         file.seek(max(0, file.seek(0, 2) - TAIL))

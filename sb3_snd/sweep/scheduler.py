@@ -1,6 +1,6 @@
-"""Runs on Ray: each waits for its cores, is started, and tried again where it fails.
+"""Execute runs with Ray: each waits for its cores, is started, and is retried if it fails.
 
-Knows Ray, and what a run is; nothing of what is trained, and nothing of how it is shown.
+Knows Ray and the runs of a sweep. Must not know what is trained or how the sweep is displayed.
 """
 
 import contextlib
@@ -19,25 +19,25 @@ from sb3_snd.sweep import process
 from sb3_snd.sweep.runs import Progress, Run, finished, last_line, read_progress
 
 TRIES = 3
-GRACE = 120.0  # seconds for a checkpoint; on a CPU one update of a large net takes most of it
-INTERVAL = 1.0  # seconds between two looks at the logs
-OBJECT_STORE = 80 * 2**20  # bytes, about the least that Ray takes: nothing but exit codes goes through it
+GRACE = 120.0  # seconds to write a checkpoint; an update of a large network on a CPU takes most of it
+INTERVAL = 1.0  # seconds between two reads of the logs
+OBJECT_STORE = 80 * 2**20  # bytes; about Ray's minimum, as only exit codes are stored
 
 
 @dataclass
 class Status:
-    """Where a run stands."""
+    """The state of a run."""
 
     run: Run
-    state: str = "waiting"  # running, done, failed; stopping and stopped where the sweep was interrupted
-    tries: int = 0  # that were begun
-    reason: str = ""  # of the last failure
+    state: str = "waiting"  # or running, done, failed; stopping and stopped if the sweep was interrupted
+    tries: int = 0  # number of tries that were started
+    reason: str = ""  # reason of the last failure
     progress: Progress | None = None
 
 
 @dataclass(frozen=True)
 class Share:
-    """What each run takes of a machine."""
+    """The resources of a machine that each run needs."""
 
     n_cpus: int = 1
     n_gpus: float = 0.0
@@ -46,27 +46,25 @@ class Share:
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[None]:
     """
-    Ray, for as long as the context lasts: on this machine alone, or a cluster that is joined.
+    Start Ray on this machine, or connect to a cluster, for the duration of this context.
 
-    :param address: Of the cluster, ``"auto"`` for that of this machine; None: this machine alone
-    :raises ImportError: if Ray is missing, naming the extra
+    :param address: Address of the cluster, or ``"auto"`` for that of this machine; None for this machine only
+    :raises ImportError: if Ray is missing; the message names the extra
     :raises ValueError: if there is no cluster
     """
     ray = require("ray", "sweep")
     check_address(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray would end its own small worker for want of memory, and leave the training behind
+    # If memory is low, Ray would end its own small worker, but not the training process
     os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
-    # Ray itself would count the cores of the machine, or of its container
+    # Ray would count all cores of the machine or of its container
     alone = dict(include_dashboard=False, object_store_memory=OBJECT_STORE, num_cpus=available_cpus())
     local = alone if address is None else {}
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, ray.exceptions.RayError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise ValueError(
-            f"There is no Ray cluster at {address} to join, start one with `ray start --head`: {reason}."
-        ) from error
+        raise ValueError(f"There is no Ray cluster at {address}: start one with `ray start --head` ({reason}).") from error
     try:
         yield
     finally:
@@ -75,9 +73,9 @@ def connected(address: str | None) -> Iterator[None]:
 
 def check_address(address: str | None) -> None:
     """
-    Ray itself would try for many minutes.
+    Check that something listens at the address of a cluster. Ray itself would try for many minutes.
 
-    :param address: Of a cluster, if one is joined
+    :param address: Address of a cluster, or None
     :raises ValueError: if nothing listens there
     """
     if address in (None, "auto"):
@@ -91,8 +89,10 @@ def check_address(address: str | None) -> None:
 
 def check_share(share: Share) -> None:
     """
-    :param share: What each run takes
-    :raises ValueError: if no machine of the cluster has as much
+    Check that at least one machine has the resources for a run.
+
+    :param share: Resources that each run needs
+    :raises ValueError: if no machine of the cluster has them
     """
     nodes = [node["Resources"] for node in require("ray", "sweep").nodes() if node["Alive"]]
     if any(node.get("CPU", 0) >= share.n_cpus and node.get("GPU", 0) >= share.n_gpus for node in nodes):
@@ -105,9 +105,11 @@ def check_share(share: Share) -> None:
 
 class Scheduler:
     """
-    :param statuses: Runs in the order in which they get their turn
-    :param command: Run -> what follows after ``python``
-    :param share: What each run takes of a machine
+    Execute runs on Ray in the given order.
+
+    :param statuses: Runs in the order in which they are started
+    :param command: Returns the arguments of ``python`` for a run
+    :param share: Resources that each run needs
     """
 
     def __init__(self, statuses: Sequence[Status], command: Callable[[Run], list[str]], share: Share) -> None:
@@ -117,16 +119,16 @@ class Scheduler:
         self.interrupted = False
         self._ray: Any = require("ray", "sweep")
         self._ray.cloudpickle.register_pickle_by_value(process)
-        # Two threads: one waits for the process, the other can stop it
+        # Two threads: one waits for the process, the other one can stop it
         options = dict(num_cpus=share.n_cpus, num_gpus=share.n_gpus, max_concurrency=2)
         self._actor = self._ray.remote(process.TrainProcess).options(**options)
-        self._calls: dict[Any, tuple[Status, Any, Callable]] = {}  # what Ray works at -> run, its actor, what comes next
+        self._calls: dict[Any, tuple[Status, Any, Callable]] = {}  # pending call -> run, its actor, function for the result
 
     def execute(self, show: Callable[[], None]) -> None:
         """
-        Run all that are not finished.
+        Execute all runs that are not finished.
 
-        :param show: Called whenever something may have changed
+        :param show: Called whenever a state may have changed
         """
         with self._signals():
             for status in self.statuses:
@@ -156,7 +158,7 @@ class Scheduler:
         status, actor, follow = self._calls.pop(call)
         try:
             result = self._ray.get(call)
-        except self._ray.exceptions.RayError as error:  # a machine that is gone, or a folder that it does not have
+        except self._ray.exceptions.RayError as error:  # the machine was lost, or does not have the folder
             reason = str(getattr(error, "cause", None) or type(error).__name__)
             status.tries += status.state == "waiting"
             self._failed(status, actor, f"Ray's worker: {reason}")
@@ -187,7 +189,7 @@ class Scheduler:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM are remembered, so that they interrupt nothing halfway."""
+        """Record SIGINT and SIGTERM within this context, so that they do not interrupt anything halfway."""
 
         def remember(*_: Any) -> None:
             self.interrupted = True
@@ -200,7 +202,7 @@ class Scheduler:
                 signal.signal(number, handler)
 
     def _stop(self, show: Callable[[], None]) -> None:
-        """All processes at once get the time for a checkpoint."""
+        """Stop all processes at once, with time to write a checkpoint."""
         stopping = []
         for status, actor, _ in self._calls.values():
             if status.state == "running":
