@@ -1,4 +1,4 @@
-"""Packaging of sb3-snd; the folder ``hyperparams/`` goes into the package, so that an installed one finds it."""
+"""Packaging of sb3-snd. The folder ``hyperparams/`` is part of the package, so that it is found after installation."""
 
 from pathlib import Path
 
@@ -13,13 +13,13 @@ extras = {
     "procgen": [
         "procgen>=0.10.7; python_version < '3.11'",
         "procgen-mirror>=0.10.7; python_version >= '3.11' and python_version < '3.13'",
-        "setuptools<82",  # the video writer that Procgen's gym3 asks for imports pkg_resources
+        "setuptools<82",  # gym3, which Procgen requires, has a video writer that imports pkg_resources
     ],
     "minigrid": ["minigrid>=3"],
     "sweep": ["ray>=2.40", "rich"],
     "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.15", "mypy>=1.11", "types-PyYAML"],
 }
-apart = ("sweep", "test")  # Ray is large
+apart = ("sweep", "test")  # not in "all", as Ray is large
 extras["all"] = sorted({requirement for name, wanted in extras.items() if name not in apart for requirement in wanted})
 
 setup(

@@ -1,7 +1,7 @@
 """
-``make demo``: does the bonus help? PPO alone and with SND-VIC, five seeds each, on two sparse control tasks, with the
-entries of ``hyperparams/`` and through ``train.py``. Ends in a picture and a table. Finished runs are kept, so that an
-interrupted demonstration goes on.
+``make demo``: compare PPO with and without SND-VIC on two sparse control tasks, with five seeds each, the
+entries of ``hyperparams/`` and ``train.py``. It writes a picture and a table. Finished runs are kept, so that
+an interrupted demo can be resumed.
 """
 
 import argparse
@@ -27,20 +27,20 @@ N_BINS = 30
 
 
 def train(folder: Path, params: list[str], key: str, env_id: str, seed: int, n_steps: int) -> Path:
-    """:return: the run's folder, with a finished run"""
+    """Train a run unless it is already finished; return its folder."""
     logs = folder / f"{n_steps}_steps" / f"seed_{seed}"
     run = logs / key / f"{env_id}_1"
     if not finished(run, n_steps):
-        from sb3_snd import zoo  # here, as every process of the pool imports it once
+        from sb3_snd import zoo  # here, so that only the processes of the pool import it
 
-        shutil.rmtree(run, ignore_errors=True)  # of an interrupted run
+        shutil.rmtree(run, ignore_errors=True)  # left by an interrupted run
         options = ["--algo", key, "--env", env_id, "--seed", seed, "-n", n_steps, "-f", logs]
         options += ["-params", *params] if params else []
         sys.argv = ["train.py", *map(str, options), "--num-threads", "1", "--device", "cpu", "--verbose", "0"]
         with contextlib.redirect_stdout(io.StringIO()):
             zoo.train()
         if not finished(run, n_steps):
-            raise KeyboardInterrupt  # which the Zoo takes as the wish to save what there is
+            raise KeyboardInterrupt  # the Zoo caught it and saved an unfinished model
     return run
 
 
@@ -49,10 +49,12 @@ def main() -> None:
     parser.add_argument("--env", nargs="+", default=["MountainCarContinuous-v0", "MountainCar-v0"])
     parser.add_argument("--algo", nargs="+", default=list(KEYS))
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("-n", "--n-timesteps", type=int, help="steps of a run, those of the entry by default")
+    parser.add_argument("-n", "--n-timesteps", type=int, help="number of steps of a run (default: that of the YAML entry)")
     parser.add_argument("-f", "--folder", type=Path, default=Path("logs/demo"))
-    parser.add_argument("-params", "--hyperparams", nargs="+", default=[], help="over those of the entries; not kept apart")
-    parser.add_argument("--jobs", type=int, default=available_cpus(), help="runs at a time, one thread each")
+    parser.add_argument(
+        "-params", "--hyperparams", nargs="+", default=[], help="override those of the entries; use another -f for such runs"
+    )
+    parser.add_argument("--jobs", type=int, default=available_cpus(), help="number of parallel runs, with one thread each")
     args = parser.parse_args()
     for package, extra in (("rl_zoo3", "zoo"), ("matplotlib", "plots"), ("pandas", "plots")):
         require_or_exit(package, extra)

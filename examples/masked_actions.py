@@ -1,4 +1,4 @@
-"""A bonus for sb3-contrib's ``MaskablePPO``: the masks pass through the wrapper."""
+"""Add a bonus to sb3-contrib's ``MaskablePPO``: the wrapper passes action masks on."""
 
 from stable_baselines3.common.env_util import make_vec_env
 

@@ -16,11 +16,13 @@ from matplotlib.figure import Figure  # noqa: E402
 
 def main(path: str, env: str | VecEnv, picture: str = "novelty.png", max_steps: int = 1000) -> list[float]:
     """
-    :param path: A model saved by ``PPOSND``, by yourself or by ``train.py``
-    :param env: The environment's id, or one environment made as for training
-    :param picture: The file to draw
-    :param max_steps: Steps at most
-    :return: the novelty of each state
+    Play one episode and draw the novelty of its states.
+
+    :param path: Path of a model of ``PPOSND``, saved by ``save`` or ``train.py``
+    :param env: Gymnasium id, or a vector environment with one environment made as for training
+    :param picture: Path of the picture
+    :param max_steps: Maximum number of steps
+    :return: novelty of each state
     """
     model = PPOSND.load(path, device="cpu")
     venv = make_vec_env(env, seed=0) if isinstance(env, str) else env

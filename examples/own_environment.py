@@ -1,4 +1,4 @@
-"""A bonus on an environment of one's own: PPO stays as it is, the ``VecEnv`` is wrapped and a callback trains the nets."""
+"""Add a bonus to a custom environment: PPO stays unchanged, the ``VecEnv`` is wrapped, and a callback trains the networks."""
 
 import gymnasium as gym
 import numpy as np
@@ -11,7 +11,7 @@ from sb3_snd import ExplorationLogger, SNDCallback, VecIntrinsicReward
 
 
 class Lock(gym.Env):
-    """A combination lock: the right one of four digits moves on to the next place, a wrong one ends the attempt."""
+    """A combination lock: the right one of four digits advances to the next place, a wrong one ends the episode."""
 
     def __init__(self, length: int = 12) -> None:
         self.code = np.random.default_rng(0).integers(4, size=length)
@@ -19,7 +19,7 @@ class Lock(gym.Env):
         self.action_space = spaces.Discrete(4)
 
     def get_place(self):
-        """For ExplorationLogger: where the agent is."""
+        """Return the agent's position, for ExplorationLogger."""
         return self.position
 
     def reset(self, *, seed=None, options=None):
@@ -35,7 +35,7 @@ class Lock(gym.Env):
 
 
 def main(total_timesteps: int = 40_000) -> tuple[float, VecIntrinsicReward]:
-    """:return: how often the lock is opened, 1 at best, and the training environment"""
+    """Return the share of episodes in which the lock was opened, and the training environment."""
     env = make_vec_env(Lock, n_envs=8, seed=0)
     env = VecIntrinsicReward(env, "vic", snd_kwargs={"norm_reward": True, "eta": 1.0}, ext_coef=5.0, int_coef=0.5)
     model = PPO("MlpPolicy", env, n_steps=128, batch_size=256, seed=0, device="cpu")

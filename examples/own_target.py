@@ -1,8 +1,8 @@
 """
 A new target model in 40 lines, registered, checked and trained: Barlow Twins.
 
-Zbontar et al.: Barlow Twins: self-supervised learning via redundancy reduction, arXiv 2103.03230, eq. 1. As in SND-VIC,
-successive states stand in for the two augmented views.
+Zbontar et al.: Barlow Twins: self-supervised learning via redundancy reduction, arXiv 2103.03230, eq. 1. As
+in SND-VIC, successive states stand in for the two augmented views.
 """
 
 import torch as th
@@ -24,17 +24,19 @@ def standardize(features: th.Tensor) -> th.Tensor:
 
 class BarlowTarget(Target):
     """
+    Barlow Twins as a target model.
+
     :param frame_shape: ``(C, H, W)`` or ``(D,)``
     :param features_dim: Size of the feature space
     """
 
-    eta = 1.0  # scale of the intrinsic reward unless the user gives another
-    gain, learner_gain = 0.5, 2**0.5  # of the orthogonal initialisation
-    convs = learner_convs = snd_convs(64)  # for images; vectors get two hidden layers
+    eta = 1.0  # default scale of the intrinsic reward
+    gain, learner_gain = 0.5, 2**0.5  # gains of the orthogonal initialisation
+    convs = learner_convs = snd_convs(64)  # for images; networks for vectors get two hidden layers
 
     def loss(self, batch: Transitions, learner: nn.Module) -> dict[str, th.Tensor]:
         z, z_next = batch.split(self(batch.frames))  # features of s_t and s_{t+1}, (B, D) each
-        distill = F.mse_loss(learner(batch.states), z.detach())  # must not reach the target
+        distill = F.mse_loss(learner(batch.states), z.detach())  # its gradient must not reach the target
         correlation = standardize(z).T @ standardize(z_next) / len(z)  # (D, D)
         diagonal = correlation.diagonal()
         on_diagonal = (1 - diagonal).square().sum()
@@ -44,7 +46,7 @@ class BarlowTarget(Target):
             "loss": distill + target,
             "distill": distill,
             "target": target,
-            "off_diagonal": off_diagonal,  # further terms are logged
+            "off_diagonal": off_diagonal,  # additional terms are logged
             "features": z.detach(),
         }
 

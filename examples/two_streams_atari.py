@@ -25,7 +25,7 @@ def main(total_timesteps: int = 100_000, n_envs: int = 16, n_steps: int = 128) -
         verbose=1,
     )
     model.learn(total_timesteps)
-    model.save("montezuma")  # policy, SND nets, both optimisers, running statistics
+    model.save("montezuma")  # policy, SND networks, both optimisers, running statistics
     return model
 
 
