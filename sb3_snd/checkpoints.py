@@ -1,6 +1,8 @@
-"""Checkpoints that a run goes on from, bit for bit where the environments can: written whole or not at all, and found again.
+"""Checkpoints of a run: written atomically, validated, and loaded again.
 
-Knows SB3's on-policy algorithms, callbacks and log files; no command line, no loss.
+A resumed run continues bit for bit if its environments can be restored.
+
+Knows SB3's on-policy algorithms, callbacks and log files. Must not know the command line or any loss.
 """
 
 import contextlib
@@ -27,12 +29,12 @@ from sb3_snd.run_files import cut_logs, get_random_state, log_sizes, remove_unfi
 from sb3_snd.snd import SND, UNREADABLE
 from sb3_snd.wrappers import VecIntrinsicReward
 
-TENSORS = ".pth"  # as SB3 calls the entries of nets and optimisers
-META, STATE, NETS = "sb3_snd_meta.json", "sb3_snd_state.pkl", "sb3_snd_nets"  # what a checkpoint's zip holds besides the model
-PREFIX = "rl_model"  # as SB3's and the Zoo's checkpoints
-NORMALIZER = f"{PREFIX}_vecnormalize"  # as SB3's ``CheckpointCallback`` calls the statistics beside them
-KEPT = 3  # the newest
-#: of an algorithm, what a rollout changes; nets and optimisers stay as they are until it is complete
+TENSORS = ".pth"  # suffix of SB3's zip entries for networks and optimisers
+META, STATE, NETS = "sb3_snd_meta.json", "sb3_snd_state.pkl", "sb3_snd_nets"  # zip entries in addition to the model's
+PREFIX = "rl_model"  # same as SB3's and the Zoo's checkpoints
+NORMALIZER = f"{PREFIX}_vecnormalize"  # same as the statistics that SB3's ``CheckpointCallback`` writes
+KEPT = 3  # number of newest checkpoints to keep
+#: attributes of an algorithm that change during a rollout; networks and optimisers only change after it
 CHANGING = ("num_timesteps", "_last_obs", "_last_episode_starts", "_last_original_obs", "ep_info_buffer", "ep_success_buffer")
 
 
@@ -40,11 +42,13 @@ def save_whole(
     model: BaseAlgorithm, path: Path, entries: dict[str, bytes] | None = None, check: Callable[[BinaryIO], None] | None = None
 ) -> None:
     """
-    :param model: Saved as ``model.save`` does, but whole or not at all
-    :param path: The zip
-    :param entries: Further files in it
-    :param check: Looks at what has been written and raises if it is not to stay
-    :raises OSError: if the disk is full, or the folder gone; what was there stays
+    Save a model as ``model.save`` does, but atomically: the file is complete or not written at all.
+
+    :param model: Model to save
+    :param path: Path of the zip file
+    :param entries: Additional zip entries, name -> content
+    :param check: Called with the written file; raises an error to reject it
+    :raises OSError: if the disk is full or the folder does not exist; an existing file is kept
     """
     with written_whole(path) as file:
         model.save(file)  # type: ignore[arg-type]
@@ -58,9 +62,11 @@ def save_whole(
 
 def find_poison(archive: zipfile.ZipFile, constants: Sequence[str]) -> tuple[str, float] | None:
     """
-    :param archive: A model
-    :param constants: Names of buffers that hold infinities on purpose, as masks do
-    :return: the first tensor of its nets and optimisers that is not finite, and what it holds; None if all are finite
+    Find a non-finite tensor in the networks and optimisers of a model.
+
+    :param archive: Zip file of a model
+    :param constants: Names of buffers that contain infinities on purpose, such as masks
+    :return: name of the first non-finite tensor and its first non-finite value; None if all are finite
     """
 
     def search(value: Any, name: str) -> Iterator[tuple[str, float]]:
@@ -82,8 +88,8 @@ def find_poison(archive: zipfile.ZipFile, constants: Sequence[str]) -> tuple[str
 
 class StopRequest:
     """
-    While it is entered, the first SIGTERM or SIGINT only asks :class:`RunCheckpoint` to end the run after the current step; a
-    second one acts as without it.
+    Context manager in which the first SIGTERM or SIGINT only asks :class:`RunCheckpoint` to end the run after
+    the current step. A second signal is handled as usual.
     """
 
     def __init__(self) -> None:
@@ -106,24 +112,31 @@ class StopRequest:
 
 class RunCheckpoint(BaseCallback):
     """
-    Writes checkpoints between two rollouts, ``rl_model_<steps>_steps.zip``: models as SB3 saves them, and beside them what
-    else a run consists of: environments and wrappers as far as :func:`~sb3_snd.env_state.get_env_state` can tell their state,
-    other callbacks' counters and best scores, what the logger has not written yet, the lengths of log files, and the states
-    of all random generators (Python, numpy, PyTorch on CPU and CUDA). Evaluation environments are not among it. The newest
-    three are kept. Statistics for ``VecNormalize.load`` lie beside each of them, ``rl_model_vecnormalize_<steps>_steps.pkl``.
-    Where nets or optimisers are not finite, nothing is written and the run ends with a ``NonFiniteError``.
+    Write checkpoints ``rl_model_<steps>_steps.zip`` between rollouts and keep the newest three. A checkpoint
+    contains:
 
-    A run that is asked to stop within a rollout drops that rollout: its checkpoint is the rollout's beginning, and log files
-    are cut back to it at once.
+    - the model as SB3 saves it;
+    - the state of wrappers, and of environments if :func:`~sb3_snd.env_state.get_env_state` can save it;
+    - counters and best scores of the other callbacks;
+    - values that the logger has not written yet, and the lengths of log files;
+    - the states of all random generators (Python, numpy, PyTorch on CPU and CUDA).
 
-    For on-policy algorithms. It has to be the last of the callbacks.
+    Evaluation environments are not included. Statistics for ``VecNormalize.load`` are written next to each
+    checkpoint, as ``rl_model_vecnormalize_<steps>_steps.pkl``. If networks or optimisers are not finite,
+    nothing is written and the run ends with a ``NonFiniteError``.
+
+    A run that is stopped during a rollout drops that rollout: its checkpoint is the state at the start of the
+    rollout, and its log files are cut back to that state immediately.
+
+    Requires an on-policy algorithm. It must be the last callback.
 
     :param folder: Existing folder of the run, with its log files
-    :param save_freq: Steps, of all environments together, between two checkpoints at least; 0: only when asked to stop
-    :param callbacks: All callbacks of the run, with this one or without
-    :param identity: What tells the run from others, such as algo key, environment and seed
-    :param stop: Asks to stop
-    :param resumed: What a checkpoint held, from :func:`load_run`; what was logged since is cut off
+    :param save_freq: Minimum number of steps between two checkpoints, summed over all environments; 0 saves
+        only when the run is stopped by ``stop``
+    :param callbacks: All callbacks of the run; may include this one
+    :param identity: Values that identify the run, such as algo key, environment and seed
+    :param stop: Request to end the run
+    :param resumed: Content of the checkpoint, from :func:`load_run`; later lines of the logs are cut off
     """
 
     def __init__(
@@ -145,10 +158,10 @@ class RunCheckpoint(BaseCallback):
         remove_unfinished(folder)
         if resumed is not None:
             cut_logs(folder, resumed["logs"])
-        self._beginning: dict[str, Any] = {}  # of the rollout
-        self._within = False  # a rollout
+        self._beginning: dict[str, Any] = {}  # state at the start of the rollout
+        self._within = False  # whether a rollout is being collected
         self._saved_at = 0
-        self._constants: list[str] = []  # buffers that are infinite on purpose
+        self._constants: list[str] = []  # names of buffers that are infinite on purpose
 
     def _others(self) -> list[BaseCallback]:
         return [callback for callback in self.callbacks if callback is not self]
@@ -163,7 +176,7 @@ class RunCheckpoint(BaseCallback):
         names = [type(callback).__name__ for callback in self._others()]
         if [name for name, _ in saved] != names:
             raise ValueError(
-                f"The run was saved with the callbacks {[n for n, _ in saved]} and has {names}: give it the same."
+                f"The run was saved with the callbacks {[n for n, _ in saved]} but has {names}: use the same callbacks."
             )
         for callback, (_, state) in zip(self._others(), saved, strict=True):
             set_plain_state(callback, state)
@@ -194,7 +207,7 @@ class RunCheckpoint(BaseCallback):
 
     def _on_training_end(self) -> None:
         asked = self.stop is not None and self.stop.received is not None
-        if self._within:  # somebody ended training there
+        if self._within:  # training was ended during a rollout
             self._rewind()
         else:
             self._beginning = self._state()
@@ -202,7 +215,7 @@ class RunCheckpoint(BaseCallback):
             self.save()
 
     def _state(self) -> dict[str, Any]:
-        """:return: what the next rollout begins with, but for nets and optimisers; copied"""
+        """Copy the state that the next rollout starts from, except networks and optimisers."""
         assert self.model.env is not None
         snd, normalizer = find_snd(self.model), unwrap_vec_normalize(self.model.env)
         return {
@@ -222,19 +235,22 @@ class RunCheckpoint(BaseCallback):
 
     def save_after_fault(self) -> Path | None:
         """
-        :return: a checkpoint of the state before what went wrong; None where training has not begun
+        Save a checkpoint of the state before a fault.
+
+        :return: path of the checkpoint; None if no training step has been made
         :raises OSError: if it cannot be written
+        :raises NonFiniteError: if networks or optimisers are not finite
         """
         if not self._beginning:
             return None
         if self._within:
             self._rewind()
-        else:  # in an update: as far as it was sound
+        else:  # the fault occurred in an update: keep what was updated before it
             self._beginning = self._state()
         return self.save() if self.model.num_timesteps > 0 else None
 
     def _rewind(self) -> None:
-        """Back to the rollout's beginning, log files included."""
+        """Restore the state at the start of the rollout, including log files."""
         set_plain_state(self.model, pickle.loads(self._beginning["model"]))
         snd = find_snd(self.model)
         for name, buffer in self._beginning["buffers"].items():
@@ -246,17 +262,17 @@ class RunCheckpoint(BaseCallback):
                 callback.on_logs_cut()
         assert self.model.env is not None
         normalizer = unwrap_vec_normalize(self.model.env)
-        if normalizer is not None:  # which is saved with the final model
+        if normalizer is not None:  # its statistics are also saved with the final model
             saved = vars(pickle.loads(self._beginning["normalizer"]))
             vars(normalizer).update({name: saved[name] for name in ("obs_rms", "ret_rms") if name in saved})
 
     def save(self) -> Path:
         """
-        Write the state at the rollout's beginning, where nets and optimisers still are.
+        Save the state at the start of the rollout; networks and optimisers have not changed since.
 
-        :return: the checkpoint
+        :return: path of the checkpoint
         :raises OSError: if it cannot be written
-        :raises NonFiniteError: if nets or optimisers are not finite; nothing is written or removed then
+        :raises NonFiniteError: if networks or optimisers are not finite; then nothing is written or removed
         """
         steps = self.model.num_timesteps
         path = self.folder / f"{PREFIX}_{steps}_steps.zip"
@@ -264,12 +280,12 @@ class RunCheckpoint(BaseCallback):
         state = pickle.dumps({"env": self._beginning["env"], **pickle.loads(self._beginning["rest"])})
         entries = {META: json.dumps(meta).encode(), STATE: state}
         snd = find_snd(self.model)
-        if snd is not None and not hasattr(self.model, "snd"):  # beside an algorithm that does not save it
+        if snd is not None and not hasattr(self.model, "snd"):  # the algorithm does not save these networks itself
             nets = io.BytesIO()
-            snd.save(nets)  # type: ignore[arg-type]  # PyTorch takes files
+            snd.save(nets)  # type: ignore[arg-type]  # PyTorch accepts file objects
             entries[NETS] = nets.getvalue()
         try:
-            if self._beginning["normalizer"] is not None:  # first, so that no checkpoint is ever without
+            if self._beginning["normalizer"] is not None:  # written first, so that no checkpoint ever lacks it
                 with written_whole(_normalizer_path(path)) as file:
                     file.write(self._beginning["normalizer"])
             save_whole(self.model, path, entries, self._refuse_poison)
@@ -288,14 +304,16 @@ class RunCheckpoint(BaseCallback):
         found = checkpoints(self.folder)
         statistics = set(self.folder.glob(f"{NORMALIZER}_*_steps.pkl")) - set(map(_normalizer_path, found[:KEPT]))
         for old in (*found[KEPT:], *statistics):
-            with contextlib.suppress(OSError):  # on Windows, of a file that somebody has open; the next time, then
+            with contextlib.suppress(OSError):  # open in another program on Windows: removed the next time
                 old.unlink()
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """
-    :param folder: Of a run
-    :return: files that are called as checkpoints are, the newest first
+    List the checkpoints in a folder by their file names.
+
+    :param folder: Folder of a run
+    :return: paths of the checkpoints, newest first
     """
     found = {}
     for path in folder.glob(f"{PREFIX}_*_steps.zip"):
@@ -310,8 +328,10 @@ def _normalizer_path(path: Path) -> Path:
 
 def find_normalizer(path: Path) -> Path | None:
     """
-    :param path: A model
-    :return: the statistics of ``VecNormalize`` that lie beside it, as they do beside a checkpoint; None if there are none
+    Find the statistics of ``VecNormalize`` that were saved next to a checkpoint.
+
+    :param path: Path of a model
+    :return: path of the statistics; None if there are none
     """
     if not path.name.startswith(f"{PREFIX}_"):
         return None
@@ -322,11 +342,14 @@ def find_normalizer(path: Path) -> Path | None:
 @contextlib.contextmanager
 def normalizer_folder(path: Path, folder: str | None) -> Iterator[str | None]:
     """
-    The Zoo looks for ``vecnormalize.pkl`` in one folder, whichever model of the run it loads.
+    Provide the statistics of ``VecNormalize`` that belong to a model.
 
-    :param path: The model that is loaded
-    :param folder: Where the Zoo looks
-    :return: while it is entered, a folder with the statistics that lie beside the model; ``folder`` if there are none
+    The Zoo reads ``vecnormalize.pkl`` from one folder, no matter which model of the run it loads.
+
+    :param path: Path of the model to load
+    :param folder: Folder in which the Zoo looks
+    :return: context manager that yields a temporary folder with the statistics saved next to the model, or
+        ``folder`` if there are none
     """
     beside = find_normalizer(path)
     if beside is None:
@@ -339,23 +362,25 @@ def normalizer_folder(path: Path, folder: str | None) -> Iterator[str | None]:
 
 def flaw(path: Path, identity: dict[str, Any]) -> str | None:
     """
-    :param path: A file
-    :param identity: What the run has to be
-    :return: None for a whole checkpoint of this run with nets that are finite, else what is wrong with it
+    Say why a file cannot be used to resume a run.
+
+    :param path: Path of a file
+    :param identity: Values that identify the run
+    :return: reason for the refusal; None for an intact checkpoint of this run whose networks are finite
     """
     try:
         with zipfile.ZipFile(path) as archive:
             if META not in archive.namelist() or STATE not in archive.namelist():
-                return "it is no checkpoint of a run"
+                return "it is not a checkpoint of a run"
             broken = archive.testzip()
             if broken is not None:
-                return f"{broken} in it is damaged"
+                return f"its entry {broken} is damaged"
             meta = json.loads(archive.read(META))
             poison = find_poison(archive, meta.get("constants", []))
     except (OSError, zipfile.BadZipFile, ValueError, EOFError, NotImplementedError):
-        return "it is truncated or no zip file"
+        return "it is truncated or not a zip file"
     except UNREADABLE:
-        return "it holds something else where tensors should be"
+        return "it contains other objects in place of tensors"
     if poison is not None:
         return f"{poison[0]} in it is {poison[1]}"
     others = [name for name, value in identity.items() if meta.get(name) != value]
@@ -364,16 +389,19 @@ def flaw(path: Path, identity: dict[str, Any]) -> str | None:
 
 def find_checkpoint(folder: Path, identity: dict[str, Any]) -> tuple[Path | None, list[str]]:
     """
-    :param folder: Of a run
-    :param identity: What the run has to be
-    :return: its newest whole checkpoint, None if there is none, and a sentence on each that was refused
+    Find the newest usable checkpoint of a run.
+
+    :param folder: Folder of the run
+    :param identity: Values that identify the run
+    :return: path of the newest usable checkpoint, or None if there is none; one sentence for each newer file
+        that was refused
     """
     refused: list[str] = []
     for path in checkpoints(folder):
         reason = flaw(path, identity)
         if reason is None:
             return path, refused
-        refused.append(f"{path}: {reason}, going on to the one before.")
+        refused.append(f"{path}: {reason}; trying the checkpoint before it.")
     return None, refused
 
 
@@ -381,16 +409,16 @@ def load_run(
     path: Path, algorithm: type[BaseAlgorithm], env: VecEnv, seed: int, **kwargs: Any
 ) -> tuple[BaseAlgorithm, dict[str, Any], str]:
     """
-    Put a run back to where a checkpoint was written.
+    Restore a run to the state in a checkpoint.
 
-    :param path: From :func:`find_checkpoint`
-    :param algorithm: The class that was trained
-    :param env: A new environment like that of the run
-    :param seed: Of the run
-    :param kwargs: Further arguments of ``algorithm.load``
-    :return: the model, whose ``learn`` wants ``reset_num_timesteps=False``; what ``RunCheckpoint`` wants as ``resumed``; and
-        empty or why episodes begin anew
-    :raises ValueError: if the environment is wrapped in other ways
+    :param path: Path of the checkpoint, from :func:`find_checkpoint`
+    :param algorithm: Class of the saved model
+    :param env: New environment, constructed like that of the run
+    :param seed: Seed of the run
+    :param kwargs: Additional arguments of ``algorithm.load``
+    :return: the model, to be trained with ``reset_num_timesteps=False``; the value for ``resumed`` of
+        ``RunCheckpoint``; and the reason why all episodes restart, or an empty string if they continue
+    :raises ValueError: if the environment has different wrappers
     """
     with zipfile.ZipFile(path) as archive:
         state = pickle.loads(archive.read(STATE))
@@ -402,15 +430,17 @@ def load_run(
         snd.load(io.BytesIO(nets))  # type: ignore[arg-type]
     reason = set_env_state(model.env, state["env"])
     if reason:
-        model._last_obs = None  # learn() resets
-        model.env.seed(seed + model.num_timesteps)  # not the beginning once more
+        model._last_obs = None  # makes learn() reset the environments
+        model.env.seed(seed + model.num_timesteps)  # otherwise the run's first episodes would be repeated
     return model, {**state, "restart": bool(reason)}, reason
 
 
 def find_snd(model: BaseAlgorithm) -> SND | None:
     """
+    Find the ``SND`` that computes the novelty of a model's environment.
+
     :param model: Any algorithm
-    :return: the nets that rate what its environment shows, its own or those of a callback
+    :return: the ``SND`` of the model or of its ``VecIntrinsicReward``; None if there is none
     """
     wrapper = None if model.env is None else unwrap_vec_wrapper(model.env, VecIntrinsicReward)
     return None if wrapper is None else wrapper.snd

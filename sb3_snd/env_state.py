@@ -1,6 +1,6 @@
-"""The state of vector environments and of callbacks as plain data, to be saved and put back.
+"""Read the state of vector environments and callbacks as plain data, so that it can be saved and restored.
 
-Knows Gymnasium's and SB3's wrappers; no file, no algorithm, no network.
+Knows Gymnasium's and SB3's wrappers. Must not know any file, algorithm or network.
 """
 
 import copy
@@ -21,20 +21,23 @@ from stable_baselines3.common.vec_env.stacked_observations import StackedObserva
 
 LEAVES = (
     *(bool, int, float, str, bytes, type(None), np.generic, np.random.Generator, np.random.RandomState, th.Tensor),
-    *(RunningMeanStd, StackedObservations),  # SB3's, which hold nothing else
+    *(RunningMeanStd, StackedObservations),  # classes of SB3 that only contain such values
 )
-#: what an environment holds and never changes
+#: types of attributes that an environment never changes, so that they need not be saved
 FIXED = (gym.spaces.Space, EnvSpec, type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
 
 
 class NotRestorableError(ValueError):
-    """An environment whose state cannot be told, and why."""
+    """Raised if an environment's state cannot be saved; the message says why."""
 
 
 def is_plain(value: Any) -> bool:
     """
-    :param value: Anything
-    :return: whether it consists of numbers, strings, arrays, tensors and random generators only
+    Check whether a value is plain data: numbers, strings, arrays, tensors, random generators, and containers
+    of these.
+
+    :param value: Any value
+    :return: whether it is plain data
     """
     if isinstance(value, np.ndarray):
         return value.dtype != object
@@ -47,10 +50,12 @@ def is_plain(value: Any) -> bool:
 
 def map_tensors(function: Callable[[th.Tensor, Any], th.Tensor], value: Any, other: Any = None) -> Any:
     """
-    :param function: Takes a tensor and what stands in its place in ``other``, None where nothing does
-    :param value: Anything; tensors in dicts, lists, tuples and deques are found, however deep
-    :param other: Something that is built alike, as far as it goes
-    :return: the same with other tensors; dicts, lists, tuples and deques are copies
+    Apply a function to every tensor in nested dicts, lists, tuples and deques.
+
+    :param function: Takes a tensor and the value at the same place in ``other``, None if there is none
+    :param value: Any value
+    :param other: A value of similar structure; it may lack parts
+    :return: ``value`` with its tensors replaced; dicts, lists, tuples and deques are copied
     """
     if isinstance(value, th.Tensor):
         return function(value, other)
@@ -73,18 +78,24 @@ def map_tensors(function: Callable[[th.Tensor, Any], th.Tensor], value: Any, oth
 
 def on_cpu(value: Any) -> Any:
     """
-    :param value: Anything
-    :return: the same with its tensors on the CPU, so that a machine without the device they were on can read it
+    Move all tensors in a value to the CPU, so that a machine without their device can load it.
+
+    :param value: Any value
+    :return: a copy with its tensors on the CPU
     """
     return map_tensors(lambda tensor, _: tensor.cpu(), value)
 
 
 def plain_state(owner: Any) -> dict[str, Any]:
     """
+    Collect the attributes of an object that are plain data.
+
+    Settings are omitted: attributes named like a constructor argument, and names in the class's
+    ``transient``.
+
     :param owner: A wrapper or callback
-    :return: those of its attributes that are plain data, by name, with tensors on the CPU; arrays and tensors on the CPU are
-        not copied. Settings are left out, that is what is called as an argument of its constructor, and the names in its
-        class's ``transient``
+    :return: attribute name -> value, with tensors on the CPU; arrays, and tensors that were already there,
+        are not copied
     """
     left_out = {*inspect.signature(type(owner)).parameters, *getattr(owner, "transient", ())}
     return on_cpu({name: value for name, value in vars(owner).items() if name not in left_out and is_plain(value)})
@@ -92,9 +103,13 @@ def plain_state(owner: Any) -> dict[str, Any]:
 
 def set_plain_state(owner: Any, state: dict[str, Any]) -> None:
     """
-    :param owner: The same kind of wrapper or callback
-    :param state: From :func:`plain_state`; tensors go to the device of those that they replace, and those that replace none to
-        the device of the others
+    Restore attributes that were saved by :func:`plain_state`.
+
+    Each tensor is moved to the device of the tensor it replaces, or to that of the others if it replaces
+    none.
+
+    :param owner: An object of the same class
+    :param state: Attribute name -> value, from :func:`plain_state`
     """
     replaced = {name: getattr(owner, name, None) for name in state}
     devices: list[th.device] = []
@@ -115,10 +130,14 @@ def set_plain_state(owner: Any, state: dict[str, Any]) -> None:
 
 def get_env_state(venv: VecEnv) -> bytes:
     """
-    :param venv: The environment, however wrapped
-    :return: the state of its wrappers and, where that can be told, of the environments; they can if they, or the vector
-        environment, have methods ``get_state()`` and ``set_state(state)``, whose tensors are saved on the CPU, or hold plain
-        data only, without subprocesses
+    Serialise the state of an environment's wrappers and, if possible, of the environments.
+
+    Environments can be saved if they or the vector environment have methods ``get_state()`` and
+    ``set_state(state)``, whose tensors are saved on the CPU. They can also be saved if they only contain
+    plain data and do not run in subprocesses.
+
+    :param venv: Vector environment with any wrappers
+    :return: pickled state
     """
     wrappers = [(type(layer).__name__, plain_state(layer)) for layer in _wrappers(venv)]
     try:
@@ -129,15 +148,17 @@ def get_env_state(venv: VecEnv) -> bytes:
 
 def set_env_state(venv: VecEnv, saved: bytes) -> str:
     """
-    :param venv: The same kind of environment
-    :param saved: From :func:`get_env_state`
-    :return: empty, or why the environments' own state could not be put back: their episodes have to begin anew
-    :raises ValueError: if the wrappers are others
+    Restore the state that :func:`get_env_state` returned.
+
+    :param venv: Vector environment, constructed like the saved one
+    :param saved: Pickled state
+    :return: empty if everything was restored, else the reason why the environments were not and must be reset
+    :raises ValueError: if the wrappers differ
     """
     wrappers, base, reason = pickle.loads(saved)
     names, there = [name for name, _ in wrappers], [type(layer).__name__ for layer in _wrappers(venv)]
     if names != there:
-        raise ValueError(f"The environment was saved with the wrappers {names} and has {there}: wrap it as it was.")
+        raise ValueError(f"The environment was saved with the wrappers {names} but has {there}: use the same wrappers.")
     for layer, (_, state) in zip(_wrappers(venv), wrappers, strict=True):
         set_plain_state(layer, state)
     if base is not None:
@@ -158,7 +179,7 @@ def _get_base_state(venv: VecEnv) -> list[Any]:
         return [list(map(_layer_state, _layers(env))) for env in venv.envs]
     if venv.has_attr("get_state") and venv.has_attr("set_state"):
         return venv.env_method("get_state")
-    raise NotRestorableError(f"{type(venv).__name__} cannot tell its environments' state")
+    raise NotRestorableError(f"the state of the environments of {type(venv).__name__} cannot be saved")
 
 
 def _set_base_state(venv: VecEnv, states: list[Any]) -> None:
@@ -185,11 +206,11 @@ def _layers(env: gym.Env) -> Iterator[gym.Env]:
 
 
 def _layer_state(layer: gym.Env) -> Any:
-    """:return: its plain data by name, or the only entry of a list: what its own method says"""
+    """Return the attributes that are plain data, or a list whose only entry is ``layer.get_state()``."""
     if "get_state" in dir(type(layer)) and "set_state" in dir(type(layer)):
         return [layer.get_state()]  # type: ignore[attr-defined]
     state = {name: value for name, value in vars(layer).items() if is_plain(value)}
     for name, value in vars(layer).items():
         if name not in state and not isinstance(value, (*FIXED, gym.Env)):
-            raise NotRestorableError(f"{type(layer).__name__}.{name} is a {type(value).__name__}, no plain data")
+            raise NotRestorableError(f"{type(layer).__name__}.{name} ({type(value).__name__}) is not plain data")
     return state

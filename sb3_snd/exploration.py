@@ -1,6 +1,6 @@
-"""``ExplorationLogger``: how much of an environment was seen, and whether the target's features still tell states apart.
+"""``ExplorationLogger``: how much of an environment was seen, and whether the target's features still distinguish states.
 
-Knows SB3's callbacks, places and feature spaces; no algorithm of its own, no training.
+Knows SB3's callbacks, places and feature spaces. Must not know a specific algorithm or any training.
 """
 
 import warnings
@@ -17,36 +17,41 @@ from sb3_snd.envs.atari import ROOM_BYTES
 from sb3_snd.feature_spaces import effective_rank, spectrum
 from sb3_snd.wrappers import VecIntrinsicReward
 
-N_STATES = 1024  # whose features are looked at
-PERIOD = 10_000  # transitions between two looks, for algorithms without a rollout
-COLLAPSED = 1.5  # effective rank below which states hardly differ
-ENGINE_INTERVAL = 8  # steps between two looks into Procgen's engine, where one costs as much as a step
+N_STATES = 1024  # number of states whose features are examined
+PERIOD = 10_000  # transitions between two examinations, for algorithms without rollouts
+COLLAPSED = 1.5  # effective rank below which features hardly distinguish states
+ENGINE_INTERVAL = 8  # steps between two reads of Procgen's engine, as a read takes as long as a step
 
 
 class ExplorationLogger(BaseCallback):
     """
-    Logs to ``exploration/``:
+    Log how much is explored, under ``exploration/``:
 
-    - ``places``: distinct places seen since training began, in all environments together; ``places_per_episode``: those of an
-      episode, mean over the episodes that ended since the last log; ``places_per_episode_max``, the largest so far. What a
-      place is, see :func:`sb3_snd.envs.find_places`: a room, a state of a grid, a coarse position. The last observation of
-      an episode does not count, as environments have begun the next one when they can be asked. Procgen's engine is asked
-      every eighth step;
-    - ``effective_rank`` of the target's features (:func:`sb3_snd.feature_spaces.effective_rank`) over about a thousand states
-      of the rollout, and ``feature_std``, the mean over features of their standard deviation. A rank below 1.5 warns, once:
-      the features have collapsed, and novelty no longer tells states apart.
+    - ``places``: number of distinct places seen since training began, in all environments together;
+    - ``places_per_episode``: number of distinct places in an episode, mean since the last log;
+    - ``places_per_episode_max``: the largest number so far;
+    - ``effective_rank``: effective rank of the target's features
+      (:func:`sb3_snd.feature_spaces.effective_rank`) on about a thousand states of the rollout;
+    - ``feature_std``: standard deviation of these features, averaged over features.
 
-    For any algorithm, with or without :class:`~sb3_snd.callbacks.SNDCallback`, and in the RL Zoo: ``callback:
-    sb3_snd.ExplorationLogger``.
+    A place is a room, a state of a grid or a coarse position, see :func:`sb3_snd.envs.find_places`. The last
+    observation of an episode is not counted, because environments are already in the next episode when they
+    are read. Procgen's engine is only read every eighth step.
 
-    :raises ValueError: when training begins, if the environment shows no place and there is no ``SND``
+    One warning is issued if the effective rank falls below 1.5: the features have collapsed, and novelty no
+    longer distinguishes states.
+
+    Works with any algorithm, with or without :class:`~sb3_snd.callbacks.SNDCallback`. In the RL Zoo, use
+    ``callback: sb3_snd.ExplorationLogger``.
+
+    :raises ValueError: when training begins, if places cannot be read and there is no ``SND``
     """
 
     def __init__(self) -> None:
         super().__init__()
         #: distinct places seen so far
         self.places: set[Hashable] = set()
-        self._episodes: list[set[Hashable]] = []  # of each environment's episode
+        self._episodes: list[set[Hashable]] = []  # places of the current episode of each environment
         self._most = 0
         self._read: Callable[[], Sequence[Hashable]] | None = None
         self._wrapper: VecIntrinsicReward | None = None
@@ -54,17 +59,19 @@ class ExplorationLogger(BaseCallback):
         self._warned = False
 
     def _init_callback(self) -> None:
-        env = self.model.env  # training_env lacks PPOSND's own wrapper
+        env = self.model.env  # training_env lacks the wrapper that PPOSND adds
         assert env is not None
         engine = env.unwrapped
         self._read = find_places(env)
         self._wrapper = unwrap_vec_wrapper(env, VecIntrinsicReward)
         if self._read is None:
-            remedy = "give your environment a method get_place() that returns something hashable"
+            remedy = "give your environment a method get_place() that returns a hashable value"
             if isinstance(engine, AtariVecEnv):
                 known = ", ".join(ROOM_BYTES)
-                remedy = f"it must be seeded and reset first (or train.py --vec-env dummy), and the game one of {known}"
-            reason = f"ExplorationLogger cannot tell places of {type(engine).__name__} apart: {remedy}."
+                remedy = (
+                    f"it must be seeded and reset first (or train.py --vec-env dummy), and the game must be one of {known}"
+                )
+            reason = f"ExplorationLogger cannot read the places of {type(engine).__name__}: {remedy}."
             if self._wrapper is None:
                 raise ValueError(reason)
             warnings.warn(reason, stacklevel=2)
@@ -73,12 +80,12 @@ class ExplorationLogger(BaseCallback):
         self._frame_interval = max(1, min(period // N_STATES, period // env.num_envs))
 
     def _on_training_start(self) -> None:
-        if len(self._episodes) != self.training_env.num_envs:  # otherwise a checkpoint has put them back
+        if len(self._episodes) != self.training_env.num_envs:  # they are not from a checkpoint
             self._episodes = [set() for _ in range(self.training_env.num_envs)]
         self._look()
 
     def on_new_episodes(self) -> None:
-        """A checkpoint could not bring back the episodes under way."""
+        """Forget the places of the current episodes, which a checkpoint could not restore."""
         self._episodes = []
 
     def _look(self) -> None:
@@ -97,7 +104,7 @@ class ExplorationLogger(BaseCallback):
         if self.n_calls % self._place_interval == 0:
             self._look()
         if self._wrapper is not None and self.n_calls % self._frame_interval == 0:
-            self._frames.append(self._wrapper.snd.select(self._wrapper.last_obs).clone())  # environments may write there
+            self._frames.append(self._wrapper.snd.select(self._wrapper.last_obs).clone())  # environments may reuse the memory
         return True
 
     def _on_rollout_end(self) -> None:
@@ -116,6 +123,6 @@ class ExplorationLogger(BaseCallback):
             self._warned = True
             warnings.warn(
                 f"The target's features have collapsed after {self.num_timesteps} steps: their effective rank is {rank:.2f},"
-                " so novelty hardly tells states apart. Lower snd_kwargs' learning_rate, or choose another target.",
+                " so novelty hardly distinguishes states. Lower learning_rate in snd_kwargs, or choose another target.",
                 stacklevel=2,
             )

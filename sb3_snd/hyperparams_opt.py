@@ -1,6 +1,7 @@
-"""The Zoo's hyperparameter search, ``train.py -optimize``, for ``PPOSND``: what is tried, and what stays as in the entry.
+"""Hyperparameter search for ``PPOSND`` in the Zoo (``train.py -optimize``): what is sampled, and what is kept from the entry.
 
-Knows Optuna's trials, the Zoo's search and the arguments of ``PPOSND``; no environment, no YAML file.
+Knows Optuna's trials, the Zoo's search and the arguments of ``PPOSND``. Must not know environments or YAML
+files.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ import rl_zoo3.exp_manager  # noqa: E402
 from rl_zoo3.exp_manager import ExperimentManager  # noqa: E402
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER  # noqa: E402
 
-#: of the names that Optuna stores, those that the Zoo's sampler of PPO does not have -> bounds, drawn on a logarithmic scale
+#: names stored by Optuna that the Zoo's sampler of PPO does not have -> bounds of a log-uniform distribution
 OWN = {
     "eta": (0.01, 100.0),
     "one_minus_gamma_int": (0.001, 0.1),
@@ -28,15 +29,15 @@ OWN = {
     "int_coef": (0.1, 2.0),
     "snd_learning_rate": (1e-5, 2e-3),
 }
-FADES = "int_coef_fades"  # whether the weight of the bonus falls to 0 in the course of training
-#: what of the bonus may fade, by the argument that holds it, None for the algorithm's own
+FADES = "int_coef_fades"  # whether the weight of the bonus decays to 0 during training
+#: arguments that accept schedules, by the dict that contains them; None for direct arguments of the algorithm
 SCHEDULED = {None: ("ext_coef", "int_coef"), "snd_kwargs": ("eta", "learning_rate")}
-N_STEPS_POW = (5, 12)  # the Zoo's bounds
-BATCH_SIZE_POW = (6, 10)  # the Zoo's, without minibatches too small for a loss over a batch
-ROLLOUT = 2**14  # transitions at most, as in the paper
+N_STEPS_POW = (5, 12)  # same bounds as in the Zoo
+BATCH_SIZE_POW = (6, 10)  # bounds of the Zoo, without minibatches too small for SND's losses
+ROLLOUT = 2**14  # maximum number of transitions in a rollout, as in the paper
 
 
-#: hyperparameters that may be Python expressions in strings: the Zoo's, and ours, which it does not know
+#: hyperparameters that may be strings with Python expressions: those that the Zoo evaluates, and ours
 EXPRESSIONS = (
     *("policy_kwargs", "replay_buffer_class", "replay_buffer_kwargs", "monitor_kwargs", "normalize"),
     *("snd_kwargs", "rollout_buffer_class", "rollout_buffer_kwargs"),
@@ -45,10 +46,10 @@ EXPRESSIONS = (
 
 class BoundedTrial:
     """
-    A trial that draws some integers within other bounds than it is asked for.
+    A trial that samples some integers from other bounds than requested.
 
-    :param trial: The trial
-    :param bounds: Name -> smallest and largest
+    :param trial: Optuna's trial
+    :param bounds: parameter -> smallest and largest value
     """
 
     def __init__(self, trial: optuna.Trial, bounds: Mapping[str, tuple[int, int]]) -> None:
@@ -57,11 +58,13 @@ class BoundedTrial:
 
     def suggest_int(self, name: str, low: int, high: int, **kwargs: Any) -> int:
         """
-        :param name: Of the parameter
-        :param low: Smallest, where it has no bounds here
-        :param high: Largest, where it has no bounds here
-        :param kwargs: Further arguments of ``optuna.Trial.suggest_int``
-        :return: what was drawn
+        Sample an integer from the bounds of this object, if it has bounds for the parameter.
+
+        :param name: Name of the parameter
+        :param low: Smallest value if this object has no bounds for it
+        :param high: Largest value if this object has no bounds for it
+        :param kwargs: Additional arguments of ``optuna.Trial.suggest_int``
+        :return: sampled value
         """
         return self._trial.suggest_int(name, *self._bounds.get(name, (low, high)), **kwargs)
 
@@ -71,12 +74,13 @@ class BoundedTrial:
 
 def size_bounds(n_envs: int) -> dict[str, tuple[int, int]]:
     """
-    Every minibatch divides every rollout, since both are powers of two but for odd factors of ``n_envs``.
+    Compute bounds for which every minibatch size divides the size of a rollout. Both are powers of two, apart
+    from odd factors of ``n_envs``.
 
     :param n_envs: Number of environments
     :return: bounds of the exponents of ``n_steps`` and ``batch_size``
     """
-    twos = (n_envs & -n_envs).bit_length() - 1  # how often 2 divides it
+    twos = (n_envs & -n_envs).bit_length() - 1  # exponent of 2 in the factorisation of n_envs
     steps = min(max((ROLLOUT // n_envs).bit_length() - 1, N_STEPS_POW[0]), N_STEPS_POW[1])
     batch = min(BATCH_SIZE_POW[1], steps + twos)
     return {
@@ -93,13 +97,14 @@ def sample_ppo_snd_params(
     entry: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """
-    The Zoo's sampler of PPO, and what the second stream and its nets add, unless the entry has ``snd: null``.
+    Sample PPO's hyperparameters as the Zoo does, and unless the entry has ``snd: null`` those of the second
+    stream and SND.
 
     :param trial: Optuna's trial
     :param n_actions: See the Zoo's sampler
     :param n_envs: Number of environments
     :param additional_args: See the Zoo's sampler
-    :param entry: Hyperparameters without the search, of which those in nested dicts stay, see :func:`merged`
+    :param entry: Hyperparameters without the search; values in its nested dicts are kept, see :func:`merged`
     :return: arguments of ``PPOSND``
     """
     bounded: Any = BoundedTrial(trial, size_bounds(n_envs))
@@ -115,8 +120,10 @@ def sample_ppo_snd_params(
 
 def convert_ppo_snd_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
     """
-    :param sampled_params: As Optuna stores them
-    :return: arguments of ``PPOSND``, of the second stream only where something of it was sampled
+    Convert what Optuna stores of a trial to arguments of ``PPOSND``.
+
+    :param sampled_params: Parameters stored by Optuna
+    :return: arguments of ``PPOSND``; those of the second stream only if they were sampled
     """
     ppo = {name: value for name, value in sampled_params.items() if name not in (*OWN, FADES)}
     own = _convert_own(sampled_params) if ppo.keys() < sampled_params.keys() else {}
@@ -134,8 +141,10 @@ def _convert_own(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def with_schedules(hyperparams: Mapping[str, Any]) -> dict[str, Any]:
     """
-    :param hyperparams: Hyperparameters of an entry; in them ``lin_0.5`` stands for a linear schedule from 0.5 to 0
-    :return: a copy with the Zoo's schedules in place of such words, for the weights of both streams and SND's settings
+    Replace strings such as ``lin_0.5``, a linear schedule from 0.5 to 0, with the Zoo's schedules.
+
+    :param hyperparams: Hyperparameters of an entry
+    :return: copy with schedules for the arguments in ``SCHEDULED``
     """
     read = ExperimentManager._preprocess_schedules
     found = dict(hyperparams)
@@ -143,7 +152,7 @@ def with_schedules(hyperparams: Mapping[str, Any]) -> dict[str, Any]:
         holder = found if owner is None else found.get(owner)
         if not isinstance(holder, Mapping):
             continue
-        # The Zoo's reader only knows PPO's names
+        # The Zoo's function only knows the names of PPO's arguments
         schedules = {
             name: read({"learning_rate": holder[name]})["learning_rate"] for name in names if isinstance(holder.get(name), str)
         }
@@ -152,7 +161,7 @@ def with_schedules(hyperparams: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_schedules_in_wrappers(wrappers: Any) -> Any:
-    """:return: what a YAML entry has as ``vec_env_wrapper``, with the schedules of ``VecIntrinsicReward``"""
+    """Apply :func:`with_schedules` to the arguments of ``VecIntrinsicReward`` in the ``vec_env_wrapper`` of a YAML entry."""
     as_list = wrappers if isinstance(wrappers, list) else [wrappers]
     read = [
         {
@@ -168,9 +177,11 @@ def _with_schedules_in_wrappers(wrappers: Any) -> Any:
 
 def evaluated(hyperparams: Mapping[str, Any]) -> dict[str, Any]:
     """
-    :param hyperparams: As they stand in a YAML file
-    :return: the same, with those of ``EXPRESSIONS`` evaluated that are strings, among the names that the Zoo has for its own
-    :raises ValueError: if one is no Python expression
+    Evaluate hyperparameters that are strings with Python expressions, in the Zoo's own namespace.
+
+    :param hyperparams: Hyperparameters as in a YAML file
+    :return: copy in which strings in ``EXPRESSIONS`` are evaluated
+    :raises ValueError: if a string is not a valid Python expression
     """
     plain = dict(hyperparams)
     for name in EXPRESSIONS:
@@ -178,13 +189,13 @@ def evaluated(hyperparams: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(text, str):
             try:
                 plain[name] = eval(text, dict(vars(rl_zoo3.exp_manager)))
-            except Exception as error:  # whatever the expression raises
+            except Exception as error:  # an expression may raise anything
                 raise ValueError(f"{name}={text!r} must be a Python expression, such as 'dict(a=1)': {error}.") from error
     return plain
 
 
 class TrialNumber(int):
-    """A number that is true even where it is 0: the Zoo tests it for truth."""
+    """An integer that is true even if it is 0, because the Zoo checks the trial number for truth."""
 
     def __bool__(self) -> bool:
         return True
@@ -192,9 +203,11 @@ class TrialNumber(int):
 
 def merged(entry: Mapping[str, Any], sampled: Mapping[str, Any]) -> dict[str, Any]:
     """
-    :param entry: Hyperparameters
-    :param sampled: Those that take their place
-    :return: ``sampled``, with what the entry's ``snd_kwargs`` and ``policy_kwargs`` have besides
+    Merge sampled hyperparameters into the nested dicts of an entry.
+
+    :param entry: Hyperparameters of the entry
+    :param sampled: Sampled hyperparameters, which take precedence
+    :return: ``sampled``, with the remaining values of the entry's ``snd_kwargs`` and ``policy_kwargs``
     """
     names = [name for name in ("snd_kwargs", "policy_kwargs") if name in sampled]
     nested = {name: {**(entry.get(name) or {}), **sampled[name]} for name in names}
@@ -203,12 +216,13 @@ def merged(entry: Mapping[str, Any], sampled: Mapping[str, Any]) -> dict[str, An
 
 class SearchManager(ExperimentManager):
     """
-    The Zoo's manager, whose search would replace the entry's ``snd_kwargs`` and ``policy_kwargs`` as a whole, and which takes
-    trial 0 for none. ``snd_kwargs`` may be a string, as ``policy_kwargs`` may in the Zoo.
+    The Zoo's manager with three corrections: the search keeps the entry's nested ``snd_kwargs`` and
+    ``policy_kwargs``, which the Zoo's search would replace entirely; trial 0 can be selected; and
+    ``snd_kwargs`` may be a string, as ``policy_kwargs`` may in the Zoo.
 
-    :param args: Arguments of ``ExperimentManager``, by position
-    :param kwargs: Arguments of ``ExperimentManager``, by name
-    :raises ValueError: if a trial is asked for and no study
+    :param args: Positional arguments of ``ExperimentManager``
+    :param kwargs: Keyword arguments of ``ExperimentManager``
+    :raises ValueError: if a trial is given without a study
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -216,7 +230,7 @@ class SearchManager(ExperimentManager):
         if self.trial_id is None:
             return
         if not (self.storage and self.study_name):
-            raise ValueError(f"--trial-id {self.trial_id} must go with --storage and --study-name, which say of what study.")
+            raise ValueError(f"--trial-id {self.trial_id} requires --storage and --study-name, which identify the study.")
         self.trial_id = TrialNumber(self.trial_id)
 
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
@@ -228,7 +242,7 @@ class SearchManager(ExperimentManager):
 
     @staticmethod
     def _preprocess_schedules(hyperparams: dict[str, Any]) -> dict[str, Any]:
-        """See ``ExperimentManager._preprocess_schedules``; the weights of the bonus and SND's settings take schedules, too."""
+        """See ``ExperimentManager._preprocess_schedules``. Arguments in ``SCHEDULED`` accept schedules, too."""
         hyperparams = with_schedules(ExperimentManager._preprocess_schedules(hyperparams))
         if hyperparams.get("vec_env_wrapper"):
             hyperparams["vec_env_wrapper"] = _with_schedules_in_wrappers(hyperparams["vec_env_wrapper"])
@@ -238,7 +252,7 @@ class SearchManager(ExperimentManager):
         """
         See ``ExperimentManager.setup_experiment``.
 
-        :return: model and hyperparameters, or None before a search
+        :return: model and hyperparameters; None before a search
         """
         experiment = super().setup_experiment()
         if experiment is None and self._has_streams:
@@ -251,10 +265,10 @@ class SearchManager(ExperimentManager):
 
         :param storage: Optuna's storage
         :param study_name: Name of the study
-        :param trial_id: Number of the trial; None: the best
-        :param convert: Whether to give arguments of the algorithm, not what Optuna stores
-        :return: hyperparameters of a trial
-        :raises ValueError: if there is no such study or trial, or it has not got all of them
+        :param trial_id: Number of the trial; None for the best
+        :param convert: Whether to return arguments of the algorithm instead of what Optuna stores
+        :return: hyperparameters of the trial
+        :raises ValueError: if the study or trial does not exist, or the trial lacks hyperparameters
         """
         try:
             if trial_id is not None and trial_id < 0:
@@ -263,7 +277,7 @@ class SearchManager(ExperimentManager):
         except (LookupError, OSError) as error:
             raise ValueError(
                 f"Trial {trial_id} of the study {study_name!r} in {storage} has no hyperparameters for {self.algo} ({error}):"
-                " choose one that was completed."
+                " choose a completed trial."
             ) from error
         if not (convert and self._has_streams):
             return params

@@ -1,6 +1,6 @@
-"""Pictures of runs from their log folders.
+"""Plot runs from the files in their log folders.
 
-Knows the columns of ``monitor.csv`` and ``progress.csv``; not who wrote them.
+Knows the columns of ``monitor.csv`` and ``progress.csv``. Must not know who writes them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,9 +16,9 @@ def plot_learning_curve(folder: Path) -> Path:
     """
     Draw score and intrinsic return of the finished episodes, and the mean novelty of each rollout.
 
-    :param folder: A run's folder with ``monitor.csv`` and ``progress.csv``
-    :return: the picture, ``learning_curve.png``
-    :raises ImportError: if matplotlib or pandas is missing, naming the extra
+    :param folder: Folder of a run, with ``monitor.csv`` and ``progress.csv``
+    :return: path of the picture, ``learning_curve.png``
+    :raises ImportError: if matplotlib or pandas is missing; the message names the extra
     """
     require("matplotlib", "plots")
     pandas = require("pandas", "plots")
@@ -27,13 +27,13 @@ def plot_learning_curve(folder: Path) -> Path:
     from stable_baselines3.common.results_plotter import window_func
 
     episodes = load_results(str(folder))
-    logged = (folder / "progress.csv").stat().st_size > 0  # not if the run ended before the first line of the log
+    logged = (folder / "progress.csv").stat().st_size > 0  # it is empty if the run ended before its first log
     progress = pandas.read_csv(folder / "progress.csv") if logged else pandas.DataFrame()
     figure = Figure(figsize=(7, 8), layout="constrained")
     axes = figure.subplots(3)
     for axis, key, label in ((axes[0], "r", "score of an episode"), (axes[1], "r_int", "intrinsic return of an episode")):
         axis.set(xlabel="environment steps of finished episodes", ylabel=label)
-        if episodes.empty:  # then it has not even the column
+        if episodes.empty:  # then the column may be missing, too
             axis.set_title("no episode has ended yet", fontsize="small")
             continue
         steps, values = episodes["l"].cumsum().to_numpy(), episodes[key].to_numpy()
@@ -52,11 +52,13 @@ def plot_learning_curve(folder: Path) -> Path:
 
 def binned_scores(folder: Path, n_steps: int, n_bins: int) -> np.ndarray:
     """
-    :param folder: A run's folder with ``monitor.csv``
-    :param n_steps: Length of the run
-    :param n_bins: Equal parts to divide it into
-    :return: mean score of the episodes that ended in each part, ``(n_bins,)``; NaN where none did
-    :raises ImportError: if pandas is missing, naming the extra
+    Compute the mean scores in equal parts of a run.
+
+    :param folder: Folder of a run, with ``monitor.csv``
+    :param n_steps: Length of the run in steps
+    :param n_bins: Number of equal parts to divide the run into
+    :return: mean score of the episodes that ended in each part, ``(n_bins,)``; NaN if there were none
+    :raises ImportError: if pandas is missing; the message names the extra
     """
     require("pandas", "plots")
     from stable_baselines3.common.monitor import load_results
@@ -72,13 +74,14 @@ def binned_scores(folder: Path, n_steps: int, n_bins: int) -> np.ndarray:
 
 def plot_comparison(panels: Mapping[str, Mapping[str, Sequence[np.ndarray]]], n_steps: Mapping[str, int], path: Path) -> None:
     """
-    One panel an environment with a line each algorithm: mean over its runs, and a band of one standard deviation. Parts in
-    which no episode ended are drawn between those before and after.
+    Draw one panel per environment with one line per algorithm: the mean over its runs, with a band of one
+    standard deviation. Parts in which no episode ended are interpolated.
 
-    :param panels: environment -> algorithm -> scores of each run, ``(n_bins,)`` each, see :func:`binned_scores`
-    :param n_steps: environment -> length of its runs
-    :param path: The picture to write
-    :raises ImportError: if matplotlib is missing, naming the extra
+    :param panels: environment -> algorithm -> scores of each run, ``(n_bins,)`` each, see
+        :func:`binned_scores`
+    :param n_steps: environment -> length of its runs in steps
+    :param path: Path of the picture
+    :raises ImportError: if matplotlib is missing; the message names the extra
     """
     require("matplotlib", "plots")
     from matplotlib.figure import Figure

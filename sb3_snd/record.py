@@ -1,6 +1,6 @@
-"""Videos of an agent, on request with the novelty of what it sees as a strip below the frames.
+"""Record videos of an agent, optionally with a strip below the frames that shows the novelty of what it sees.
 
-Knows SB3's video recorder and asks an ``SND`` for novelty; it knows neither how the agent was trained nor how it is loaded.
+Knows SB3's video recorder, and ``SND`` for its novelty. Must not know how the agent was trained or is loaded.
 """
 
 from collections.abc import Callable
@@ -12,28 +12,30 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 from sb3_snd.snd import SND
 
-STRIP_SHARE = 1 / 6  # height of the strip, relative to the frame's
+STRIP_SHARE = 1 / 6  # height of the strip relative to the height of the frame
 STRIP_COLOUR = (255, 196, 0)
 
 
 class VecNoveltyStrip(VecEnvWrapper):
     """
-    Rendered frames of one environment get a strip below: the novelty of the last steps, one column each, the newest at
-    the right, relative to the highest so far. A new episode begins with a dark column.
+    Draw the novelty of the last steps as a strip below the rendered frames of one environment.
 
-    :param venv: One environment that renders ``rgb_array``
-    :param get_snd: Gives the nets; called when a frame is drawn, so that a model may be loaded after the environment
-    :raises ValueError: if there are several environments
+    Each step is one column, with the newest at the right. Heights are relative to the highest novelty so far.
+    A dark column marks the start of an episode.
+
+    :param venv: Vector environment with one environment that renders ``rgb_array``
+    :param get_snd: Returns the ``SND``; called when a frame is drawn, so that the model may be loaded later
+    :raises ValueError: if there is more than one environment
     """
 
     def __init__(self, venv: VecEnv, get_snd: Callable[[], SND]) -> None:
         if venv.num_envs != 1:
-            raise ValueError(f"The novelty strip follows one environment, not {venv.num_envs}: use --n-envs 1.")
+            raise ValueError(f"The novelty strip needs exactly one environment, not {venv.num_envs}: use --n-envs 1.")
         super().__init__(venv)
         self.get_snd = get_snd
         self.highest = 0.0
-        self.history: list[float] = []  # NaN where an episode begins
-        self._obs: VecEnvObs | None = None  # not drawn yet
+        self.history: list[float] = []  # NaN at the start of an episode
+        self._obs: VecEnvObs | None = None  # the newest observation, until its novelty is drawn
 
     def reset(self) -> VecEnvObs:
         self._obs = self.venv.reset()
@@ -48,8 +50,10 @@ class VecNoveltyStrip(VecEnvWrapper):
 
     def render(self, mode: str | None = "rgb_array") -> np.ndarray:
         """
+        Render the environment and draw the strip below its frame.
+
         :param mode: ``"rgb_array"``
-        :return: the frame ``(H, W, 3)`` with the strip below, ``(H + h, W, 3)`` uint8
+        :return: the frame ``(H, W, 3)`` with the strip below it, ``(H + h, W, 3)`` uint8
         """
         frame = self.venv.render("rgb_array")
         assert isinstance(frame, np.ndarray)
@@ -61,7 +65,7 @@ class VecNoveltyStrip(VecEnvWrapper):
         return np.concatenate([frame, self._strip(2 * round(STRIP_SHARE * height / 2), width)])
 
     def _strip(self, height: int, width: int) -> np.ndarray:
-        """:return: ``(height, width, 3)`` uint8"""
+        """Draw the strip, ``(height, width, 3)`` uint8."""
         self.history = self.history[-width:]
         strip = np.full((height, width, 3), 32, dtype=np.uint8)
         values = np.array(self.history)
@@ -75,11 +79,12 @@ class VecNoveltyStrip(VecEnvWrapper):
 
 class VecVideoFile(VecVideoRecorder):
     """
-    SB3's recorder with one file of a given name: the first steps, or all of them if it is closed before.
+    SB3's recorder for a single file with a given name. It contains the first steps, or all of them if the
+    environment is closed earlier.
 
-    :param venv: Environment that renders ``rgb_array``
-    :param path: The file, ``*.mp4``
-    :param video_length: Steps at most
+    :param venv: Vector environment that renders ``rgb_array``
+    :param path: Path of the video, ``*.mp4``
+    :param video_length: Maximum number of steps
     """
 
     def __init__(self, venv: VecEnv, path: Path, video_length: int) -> None:

@@ -1,6 +1,6 @@
-"""The Zoo's runs, resumable: ``train.py --resume``, signals, and faults told in one sentence.
+"""Make the Zoo's runs resumable: ``train.py --resume``, signals, and faults reported in one sentence.
 
-Knows rl_zoo3's manager, its log folders and checkpoints; no environment, no YAML file.
+Knows rl_zoo3's manager, its log folders and checkpoints. Must not know any environment or YAML file.
 """
 
 import argparse
@@ -29,18 +29,18 @@ import yaml  # noqa: E402
 
 class ResumableManager(SearchManager):
     """
-    The Zoo's manager whose runs of on-policy algorithms go on where they ended.
+    The Zoo's manager for runs of on-policy algorithms that can be resumed after any interruption.
 
     :param args: Arguments of ``rl_zoo3.train``
     :param algo: Algo key
     :param env_id: Gymnasium id
-    :param more: Further arguments of ``ExperimentManager``, by position
-    :param kwargs: Further arguments of ``ExperimentManager``, by name
+    :param more: Additional positional arguments of ``ExperimentManager``
+    :param kwargs: Additional keyword arguments of ``ExperimentManager``
     """
 
-    began = False  #: whether a run got past its checks
-    resume = False  #: whether to go on with a run of the same algo, environment and seed
-    stop: StopRequest | None = None  #: asks to end the run
+    began = False  #: whether a run has passed its checks
+    resume = False  #: whether to resume a run of the same algo, environment and seed
+    stop: StopRequest | None = None  #: request to end the run
 
     def __init__(self, args: argparse.Namespace, algo: str, env_id: str, *more: Any, **kwargs: Any) -> None:
         super().__init__(args, algo, env_id, *more, **kwargs)
@@ -52,23 +52,23 @@ class ResumableManager(SearchManager):
             self._find_run()
 
     def _check_numbers(self) -> None:
-        """Of the command line, those that the Zoo would take for none, or divide by."""
+        """Refuse numbers that the Zoo would silently ignore, or divide by."""
         n_steps, interval = getattr(self.args, "n_timesteps", -1), getattr(self.args, "log_interval", -1)
         if n_steps < 1 and n_steps != -1:
-            raise ValueError(f"-n {n_steps}: a run must have 1 step at least; without -n it has those of its entry.")
+            raise ValueError(f"-n {n_steps}: the number of steps must be >= 1; omit -n to use that of the YAML entry.")
         if interval == 0:
-            raise ValueError("--log-interval 0: give the number of rollouts from one log to the next, or -2 for no log.")
+            raise ValueError("--log-interval 0: give the number of rollouts between two logs, or -2 to log nothing.")
 
     @property
     def _identity(self) -> dict[str, Any]:
         return {"algo": self.algo, "environment": self.env_name.gym_id, "seed": self.seed}
 
     def _find_run(self) -> None:
-        """The newest run of the same seed, of any where none is given, goes on in its own folder."""
+        """Find the newest run with the given seed (any if none is given) and use its folder and seed."""
         if self.continue_training or self.optimize_hyperparameters:
-            raise ValueError("--resume goes on with a run of its own: leave -i and -optimize away.")
+            raise ValueError("--resume cannot be combined with -i or -optimize: remove one of them.")
         if not issubclass(rl_zoo3.ALGOS[self.algo], OnPolicyAlgorithm):
-            raise ValueError(f"--resume is for on-policy algorithms, {self.algo} keeps a replay buffer: leave it away.")
+            raise ValueError(f"--resume is for on-policy algorithms, but {self.algo} uses a replay buffer: remove --resume.")
         runs = Path(self.log_path).glob(f"{self.env_name}_*/{self.env_name}/args.yml")
         for path in sorted(runs, key=lambda path: path.stat().st_mtime, reverse=True):
             seed = yaml.load(path.read_text(), Loader=yaml.UnsafeLoader)["seed"]
@@ -77,16 +77,16 @@ class ResumableManager(SearchManager):
                 self.save_path, self.params_path = str(path.parent.parent), str(path.parent)
                 break
         else:
-            print(f"--resume: there is no run of {self._identity} in {self.log_path}, this is its beginning.")
+            print(f"--resume: there is no run of {self._identity} in {self.log_path}, so a new one starts.")
             return
         self._checkpoint, refused = find_checkpoint(Path(self.save_path), self._identity)
-        print(*refused, f"--resume: {self._checkpoint or f'no checkpoint in {self.save_path}, from the beginning'}", sep="\n")
+        print(*refused, f"--resume: {self._checkpoint or f'no checkpoint in {self.save_path}, so the run restarts'}", sep="\n")
         self.continue_training = self._checkpoint is not None
         if self._checkpoint is None:
             forget_events(Path(self.save_path))
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
-        """See ``ExperimentManager``, which would give a checkpoint (``-i``) the statistics of the run's end, or none."""
+        """See ``ExperimentManager``. A checkpoint (``-i``) gets its own statistics, not the final ones or none."""
         beside = find_normalizer(Path(self.trained_agent))
         if beside is None:
             return super()._maybe_normalize(env, eval_env)
@@ -109,13 +109,16 @@ class ResumableManager(SearchManager):
             seed=self.seed,
             **given,
         )
-        print(f"--resume: goes on at step {model.num_timesteps:,}.", f"Episodes begin anew: {reason}." if reason else "")
+        print(f"--resume: continues at step {model.num_timesteps:,}.", f"All episodes restart: {reason}." if reason else "")
         return model
 
     def _preprocess_action_noise(
         self, hyperparams: dict[str, Any], saved_hyperparams: dict[str, Any], env: VecEnv
     ) -> dict[str, Any]:
-        """See ``ExperimentManager``; the last place before a model is loaded that knows what will be saved."""
+        """
+        See ``ExperimentManager``. Also check that the hyperparameters of a resumed run have not changed: this
+        is the last method called before a model is loaded that knows the hyperparameters to be saved.
+        """
         if self._checkpoint is not None:
             before = yaml.load((Path(self.params_path) / "config.yml").read_text(), Loader=yaml.UnsafeLoader)
             before, now = evaluated(before), evaluated(saved_hyperparams)
@@ -123,12 +126,12 @@ class ResumableManager(SearchManager):
                 if before.get(name) != now.get(name):
                     raise ValueError(
                         f"--resume: {name} was {before.get(name)!r} and is {now.get(name)!r}:"
-                        " give the hyperparameters that the run began with, or begin another."
+                        " use the hyperparameters of the run, or start a new run without --resume."
                     )
         return super()._preprocess_action_noise(hyperparams, saved_hyperparams, env)
 
     def create_callbacks(self) -> None:
-        """See ``ExperimentManager.create_callbacks``; on-policy algorithms get their checkpoints in :meth:`learn`."""
+        """See ``ExperimentManager.create_callbacks``. :meth:`learn` adds checkpoints for on-policy algorithms."""
         on_policy = issubclass(rl_zoo3.ALGOS[self.algo], OnPolicyAlgorithm) and not self.optimize_hyperparameters
         if on_policy:
             self._save_freq, self.save_freq = max(0, self.save_freq), -1
@@ -139,9 +142,9 @@ class ResumableManager(SearchManager):
 
     def learn(self, model: BaseAlgorithm) -> None:
         """
-        See ``ExperimentManager.learn``; a run that is resumed goes on to the same total number of steps.
+        See ``ExperimentManager.learn``. The total number of steps includes those before a run was resumed.
 
-        :param model: The model to train
+        :param model: Model to train
         """
         type(self).began = True
         if not isinstance(model, OnPolicyAlgorithm):
@@ -151,23 +154,23 @@ class ResumableManager(SearchManager):
         saver = RunCheckpoint(folder, self._save_freq, self.callbacks, self._identity, self.stop, self._resumed)
         self.callbacks.append(saver)
         kwargs: dict[str, Any] = {"callback": self.callbacks, "reset_num_timesteps": self._resumed is None}
-        if self.log_interval != -1:  # as the Zoo has it
+        if self.log_interval != -1:  # same rule as in the Zoo
             kwargs["log_interval"] = self.log_interval if self.log_interval > -1 else None
         n_steps = self.n_timesteps if self._resumed is None else max(0, self.n_timesteps - model.num_timesteps)
         try:
             model.learn(n_steps, **kwargs)
-        except KeyboardInterrupt:  # the second one
+        except KeyboardInterrupt:  # from the second SIGINT
             pass
         except Exception as error:
             self._explain(error, model, saver)
             raise
         finally:
             assert model.env is not None
-            with contextlib.suppress(EOFError, OSError):  # of a worker that is no more
+            with contextlib.suppress(EOFError, OSError):  # a worker process has died
                 model.env.close()
 
     def _explain(self, error: Exception, model: OnPolicyAlgorithm, saver: RunCheckpoint) -> None:
-        """End the process in one sentence over a fault of the run, with its state saved where that is possible."""
+        """Save a checkpoint if possible and end the process with one sentence about the fault."""
         sentence = describe(error, lambda: needed_memory(model))
         if sentence is None or self.args.verbose >= 2:
             return
@@ -177,14 +180,14 @@ class ResumableManager(SearchManager):
         except (OSError, NonFiniteError):
             saved = None
         last = saved or find_checkpoint(Path(self.save_path), self._identity)[0]
-        state = f"the state before is in {last}, --resume goes on from there" if last else "there is no checkpoint yet"
+        state = f"the state before is in {last}, use --resume to continue" if last else "there is no checkpoint yet"
         sys.exit(f"{Path(sys.argv[0]).name}: after {steps:,} steps {sentence}; {state}.")
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
         """
-        See ``ExperimentManager.save_trained_model``; the model is there whole or not at all.
+        See ``ExperimentManager.save_trained_model``. Model and statistics are written atomically.
 
-        :param model: The trained model
+        :param model: Trained model
         """
         folder = Path(self.save_path)
         print(f"Saving to {folder}")

@@ -1,6 +1,6 @@
-"""Files of a run: written whole or not at all, cut back to what they were; and the states of random generators.
+"""Write files of a run atomically, cut its logs back to an earlier length, and restore random generators.
 
-Knows the names of log files; no algorithm.
+Knows the names of log files. Must not know any algorithm.
 """
 
 import contextlib
@@ -17,17 +17,17 @@ import numpy as np
 import torch as th
 
 LOGS = ("monitor.csv", "progress.csv")
-UNFINISHED = re.compile(r"\..+\.(zip|csv|pkl)\.[a-z0-9_]{8}")  # what ``tempfile`` calls a file beside one of a run
+UNFINISHED = re.compile(r"\..+\.(zip|csv|pkl)\.[a-z0-9_]{8}")  # temporary files of ``written_whole``
 
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
     """
-    A file that is there whole or not at all: written beside, forced to the disk, and renamed. What a process that was killed
-    left beside is removed by :func:`remove_unfinished`.
+    Write a file atomically: to a temporary file in the same folder, which is flushed to the disk and renamed.
+    The temporary file of a killed process is removed by :func:`remove_unfinished`.
 
-    :param path: The file
-    :return: where to write
+    :param path: Path of the file
+    :return: context manager that yields the file to write to
     """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -40,7 +40,7 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    with contextlib.suppress(OSError):  # Windows opens no folder, and some file systems do not force one to the disk
+    with contextlib.suppress(OSError):  # Windows cannot open folders, and some file systems cannot flush them to the disk
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -50,23 +50,25 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
 
 def remove_unfinished(folder: Path) -> None:
     """
-    Remove what :func:`written_whole` was writing when its process was killed. No other process may be writing to the folder
-    meanwhile: one run has one process.
+    Remove the temporary files that :func:`written_whole` leaves if its process is killed. No other process
+    may write to the folder meanwhile; a run has only one process.
 
-    :param folder: Of a run; the folders in it are searched, too
+    :param folder: Folder of a run; its direct subfolders are searched, too
     """
     for path in (*folder.glob(".*"), *folder.glob("*/.*")):
         if UNFINISHED.fullmatch(path.name) and path.is_file():
-            with contextlib.suppress(OSError):  # on Windows, of a file that somebody has open
+            with contextlib.suppress(OSError):  # open in another program on Windows
                 path.unlink()
 
 
 def log_sizes(folder: Path, tensorboard: str | None) -> dict[str, int]:
     """
-    :param folder: Of a run
-    :param tensorboard: Where the logger writes, if anywhere
-    :return: by path from ``folder`` (by whole path where there is none), lines of its CSV files, which may get further
-        columns, and bytes of TensorBoard's files, which only grow
+    Measure the log files of a run. CSV files are counted in lines, as columns may be added to them later.
+
+    :param folder: Folder of the run
+    :param tensorboard: Folder of the TensorBoard log, if there is one
+    :return: number of lines of each CSV file and number of bytes of each TensorBoard file, by path relative
+        to ``folder`` (absolute if there is no relative path)
     """
     sizes = {}
     for path in map(folder.joinpath, LOGS):
@@ -80,11 +82,11 @@ def log_sizes(folder: Path, tensorboard: str | None) -> dict[str, int]:
 
 def cut_logs(folder: Path, sizes: dict[str, int]) -> None:
     """
-    Cut off, in place, what was written after a checkpoint; TensorBoard's files that were begun since are removed. Whoever has
-    one of the CSV files open has to seek to its end before the next line.
+    Cut log files back to the sizes they had at a checkpoint, in place. TensorBoard files created after it are
+    removed. A program that has one of the CSV files open must seek to its end before it writes the next line.
 
-    :param folder: Of the run
-    :param sizes: From :func:`log_sizes`
+    :param folder: Folder of the run
+    :param sizes: Sizes from :func:`log_sizes`
     """
     for name in LOGS:
         if name in sizes and (folder / name).exists():
@@ -93,7 +95,7 @@ def cut_logs(folder: Path, sizes: dict[str, int]) -> None:
     known = {folder / name: size for name, size in sizes.items() if name not in LOGS}
     for place in {path.parent for path in known}:
         for path in _events(place):
-            with contextlib.suppress(PermissionError):  # on Windows, while TensorBoard reads it
+            with contextlib.suppress(PermissionError):  # open in TensorBoard on Windows
                 if path in known:
                     os.truncate(path, min(known[path], path.stat().st_size))
                 else:
@@ -102,12 +104,12 @@ def cut_logs(folder: Path, sizes: dict[str, int]) -> None:
 
 def forget_events(folder: Path) -> None:
     """
-    Remove what a run that begins anew wrote for TensorBoard; CSV files are overwritten.
+    Remove the TensorBoard files of a run that restarts; its CSV files will be overwritten.
 
-    :param folder: Of the run
+    :param folder: Folder of the run
     """
     for place in {path.parent for path in folder.glob("*/events.out.tfevents.*")}:
-        with contextlib.suppress(OSError):  # it holds something else, or, on Windows, TensorBoard reads a file of it
+        with contextlib.suppress(OSError):  # the folder contains other files, or a file is open in TensorBoard on Windows
             for path in _events(place):
                 path.unlink()
             place.rmdir()
@@ -116,7 +118,7 @@ def forget_events(folder: Path) -> None:
 def _from_folder(path: Path, folder: Path) -> str:
     try:
         return os.path.relpath(path, folder)
-    except ValueError:  # on another drive of Windows
+    except ValueError:  # on a different Windows drive
         return str(path.absolute())
 
 
@@ -126,7 +128,9 @@ def _events(folder: Path) -> Iterator[Path]:
 
 def get_random_state() -> dict[str, Any]:
     """
-    :return: the states of the generators of Python, numpy and PyTorch
+    Read the states of the random generators of Python, numpy and PyTorch (CPU and CUDA).
+
+    :return: generator -> state
     """
     cuda = [each.cpu() for each in th.cuda.get_rng_state_all()] if th.cuda.is_available() else []
     return {"python": random.getstate(), "numpy": np.random.get_state(), "torch": th.get_rng_state(), "cuda": cuda}
@@ -134,7 +138,10 @@ def get_random_state() -> dict[str, Any]:
 
 def set_random_state(state: dict[str, Any]) -> None:
     """
-    :param state: From :func:`get_random_state`
+    Restore the states of the random generators. Those of CUDA are restored if the number of devices is the
+    same.
+
+    :param state: States from :func:`get_random_state`
     """
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])

@@ -1,6 +1,6 @@
-"""What the RL Zoo needs to know of this package: algo keys, YAML lookup, native environments, logs.
+"""Integrate this package with the RL Zoo: algo keys, YAML lookup, native environments, logs and commands.
 
-Knows rl_zoo3 and how a run is laid out in its log folder; no loss, no network.
+Knows rl_zoo3 and the layout of a run's log folder. Must not know any loss or network.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_snd.extras import require, require_or_exit
 
-if __name__ == "__main__":  # before anything that needs it
+if __name__ == "__main__":  # before the imports that need rl_zoo3
     require_or_exit("rl_zoo3", "zoo")
 
 # isort: split
@@ -53,7 +53,7 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER  
 from rl_zoo3.utils import create_test_env, get_wrapper_class  # noqa: E402
 
 ALGO_KEYS = ("ppo_baseline", "ppo_rnd", "ppo_snd_v", "ppo_snd_v_original", "ppo_snd_std", "ppo_snd_vic", "ppo_snd")
-#: per-environment wrapper of a YAML entry, or the environment's entry point where it has none -> all environments at once
+#: ``env_wrapper`` of a YAML entry (or, without one, the id's entry point) -> function that makes the native vector environment
 NATIVE: dict[str, Callable[..., VecEnv]] = {
     ATARI_WRAPPER: make_atari_env,
     "sb3_snd.envs:ProcgenEnv": make_procgen_env,
@@ -61,7 +61,7 @@ NATIVE: dict[str, Callable[..., VecEnv]] = {
 
 
 def register() -> None:
-    """Add the algo keys to the Zoo's shared table, before its parsers read it."""
+    """Add the algo keys to the Zoo's tables. Must be called before its parsers read them."""
     for key in ALGO_KEYS:
         rl_zoo3.ALGOS[key] = PPOSND
         HYPERPARAMS_SAMPLER[key] = sample_ppo_snd_params
@@ -70,7 +70,9 @@ def register() -> None:
 
 def hyperparams_folder() -> Path:
     """
-    :return: the folder of this package's YAML files, in a wheel or in a checkout
+    Find the folder of this package's YAML files, in a wheel or in a checkout.
+
+    :return: path of the folder
     """
     package = Path(__file__).parent
     return next(folder for folder in (package / "hyperparams", package.parent / "hyperparams") if folder.is_dir())
@@ -78,9 +80,12 @@ def hyperparams_folder() -> Path:
 
 def find_config(algo: str, env_id: str) -> str | None:
     """
+    Find the YAML file with the hyperparameters for an environment.
+
     :param algo: Algo key
     :param env_id: Gymnasium id
-    :return: this package's YAML file, if it has an entry for the environment; else None, the Zoo's own file
+    :return: this package's YAML file if it has an entry for the environment; None to use the Zoo's own file
+    :raises ValueError: if the file of one of this package's algo keys has no entry for the environment
     """
     path = hyperparams_folder() / f"{algo}.yml"
     if not path.is_file():
@@ -91,24 +96,24 @@ def find_config(algo: str, env_id: str) -> str | None:
     if algo not in ALGO_KEYS:
         return None
     raise ValueError(
-        f"No hyperparameters for {env_id} in {path.name}: it has {', '.join(sorted(entries))};"
-        " give your own file with --conf-file."
+        f"No hyperparameters for {env_id} in {path.name}, which has {', '.join(sorted(entries))}:"
+        " use --conf-file to give your own file."
     )
 
 
 class SNDExperimentManager(ResumableManager):
     """
-    The Zoo's manager with this package's YAML files, native vector environments, and logs of both streams.
+    The Zoo's manager with this package's YAML files, native vector environments and logs of both streams.
 
     :param args: Arguments of ``rl_zoo3.train``
     :param algo: Algo key
     :param env_id: Gymnasium id
-    :param more: Further arguments of ``ExperimentManager``, by position
-    :param kwargs: Further arguments of ``ExperimentManager``, by name; without ``config`` the YAML file is this
-        package's, where it has the environment, else the Zoo's
+    :param more: Additional positional arguments of ``ExperimentManager``
+    :param kwargs: Additional keyword arguments of ``ExperimentManager``. Without ``config`` the YAML file is
+        that of this package if it has an entry for the environment, else that of the Zoo
     """
 
-    native = True  #: False where the user chose the Zoo's ordinary vector environments
+    native = True  #: False if the user chose the Zoo's ordinary vector environments
 
     def __init__(self, args: argparse.Namespace, algo: str, env_id: str, *more: Any, **kwargs: Any) -> None:
         super().__init__(args, algo, env_id, *more, **kwargs)
@@ -118,20 +123,20 @@ class SNDExperimentManager(ResumableManager):
             self.tensorboard_log = self.save_path
         if self.entry_point(env_id) == "sb3_snd.envs:ProcgenEnv":
             self.deterministic_eval = (
-                False  # as the Zoo has it in Atari: at half-way the best action may lead nowhere for ever
+                False  # as the Zoo does for Atari: a half-trained agent's most probable actions may loop forever
             )
         self.full_timesteps = 0
         self._native_env: Callable[..., VecEnv] | None = None
         self._native_kwargs: dict[str, Any] = {}
-        self._ordinary: list[tuple[Any, dict[str, Any]]] = []  # wrapper and arguments one by one: of training, of evaluation
+        self._ordinary: list[tuple[Any, dict[str, Any]]] = []  # wrapper, arguments: for training and for evaluation
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """
-        See ``ExperimentManager.read_hyperparameters``; the command line changes the entry's ``env_kwargs`` by name, where
-        the Zoo would replace them all, and evaluation environments take them too. What is saved is for ordinary environments,
-        as the Zoo's other commands make them.
+        See ``ExperimentManager.read_hyperparameters``. The command line changes single ``env_kwargs`` of the
+        entry, which the Zoo would replace entirely, and evaluation environments use them, too. The saved
+        hyperparameters are for ordinary environments, as made by the Zoo's other commands.
 
-        :return: hyperparameters of the run, and those to save
+        :return: hyperparameters of the run; hyperparameters to save
         """
         given, self.env_kwargs = self.env_kwargs, {}
         hyperparams, saved = super().read_hyperparameters()
@@ -143,7 +148,7 @@ class SNDExperimentManager(ResumableManager):
         if env_kwargs:
             hyperparams["env_kwargs"] = env_kwargs
             wrapper, ordinary = self._ordinary[0]
-            # enjoy takes what it finds among the arguments
+            # enjoy reads them from the saved arguments
             saved["env_kwargs"] = self.args.env_kwargs = ordinary
             if wrapper is not None:
                 saved["env_wrapper"] = wrapper
@@ -160,7 +165,7 @@ class SNDExperimentManager(ResumableManager):
         processed = super()._preprocess_hyperparams(hyperparams)
         if self._native_env is None:
             self.env_kwargs, self.eval_env_kwargs = (env_kwargs for _, env_kwargs in self._ordinary)
-        if Path(self.config).parent == hyperparams_folder():  # the Zoo's own entries are not all that strict
+        if Path(self.config).parent == hyperparams_folder():  # some of the Zoo's own entries would be refused
             check_discount("gamma", processed[0].get("gamma", 0.99))
         if rl_zoo3.ALGOS[self.algo] is PPOSND:
             known = {*inspect.signature(PPOSND).parameters, *inspect.signature(PPO).parameters} - {"env", "kwargs"}
@@ -171,7 +176,7 @@ class SNDExperimentManager(ResumableManager):
         return processed
 
     def create_log_folder(self) -> None:
-        """Nothing is written before the model exists; see :meth:`_save_config`."""
+        """Do nothing: :meth:`_save_config` creates the folder, so that nothing is written before the model exists."""
 
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
         super().create_log_folder()
@@ -179,12 +184,14 @@ class SNDExperimentManager(ResumableManager):
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         """
-        See ``ExperimentManager.create_envs``; :class:`~sb3_snd.callbacks.StreamMonitor` writes the one monitor file.
+        See ``ExperimentManager.create_envs``. Only :class:`~sb3_snd.callbacks.StreamMonitor` writes a monitor
+        file.
 
         :param n_envs: Number of environments
-        :param eval_env: Whether it is for evaluation
+        :param eval_env: Whether the environments are for evaluation
         :param no_log: Unused
-        :return: the environments
+        :return: vector environment
+        :raises ValueError: if an argument is not supported by the native environments
         """
         if self._native_env is None:
             self.env_wrapper = get_wrapper_class({"env_wrapper": self._ordinary[eval_env][0]})
@@ -208,17 +215,17 @@ class SNDExperimentManager(ResumableManager):
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
         """
-        Save the model, draw its learning curve, and say where everything lies.
+        Save the model, draw its learning curve, and print the paths of all results.
 
-        :param model: The trained model
+        :param model: Trained model
         """
         super().save_trained_model(model)
         folder = Path(self.save_path)
         try:
             curve: Path | str = plot_learning_curve(folder)
         except (ImportError, OSError, LoadMonitorResultsError) as error:
-            # A long run must not end in an error for want of a picture
-            curve = f"not drawn: {error}"
+            # A long run must not fail because of a picture
+            curve = f"could not be drawn: {error}"
         lines = {
             "model": folder / f"{self.env_name}.zip",
             "monitor file": folder / "monitor.csv",
@@ -233,14 +240,14 @@ def make_test_env(
     env_id: str, *, hyperparams: dict[str, Any], env_kwargs: dict[str, Any] | None = None, **kwargs: Any
 ) -> VecEnv:
     """
-    See ``rl_zoo3.create_test_env``; Atari and Procgen take the arguments of their native vector environments.
+    See ``rl_zoo3.create_test_env``. Atari and Procgen accept the arguments of native vector environments.
 
     :param env_id: Gymnasium id
-    :param hyperparams: As a run saved them
+    :param hyperparams: Saved hyperparameters of a run
     :param env_kwargs: Arguments of the environment
-    :param kwargs: Further arguments of ``rl_zoo3.create_test_env``
-    :return: ordinary environments
-    :raises ValueError: if an argument has to be given otherwise
+    :param kwargs: Additional arguments of ``rl_zoo3.create_test_env``
+    :return: vector environment of ordinary environments
+    :raises ValueError: if ordinary environments do not support an argument
     """
     wrapper, made = as_ordinary(env_id, hyperparams.get("env_wrapper"), env_kwargs or {})
     return create_test_env(env_id, hyperparams={**hyperparams, "env_wrapper": wrapper}, env_kwargs=made, **kwargs)
@@ -248,9 +255,9 @@ def make_test_env(
 
 class FullRunTime(BaseCallback):
     """
-    On a CPU, says once, after the first update, how long all steps of the YAML entry take with the settings of this run.
+    On a CPU, print once, after the first update, how long a full run would take with the current settings.
 
-    :param full_timesteps: Its length in steps
+    :param full_timesteps: Number of steps in the YAML entry
     """
 
     def __init__(self, full_timesteps: int) -> None:
@@ -279,9 +286,9 @@ class FullRunTime(BaseCallback):
 @contextlib.contextmanager
 def one_sentence(verbose: int) -> Iterator[None]:
     """
-    End in the error's message instead of a traceback, until training has begun.
+    Exit with the error's message instead of a traceback if an error is raised before training begins.
 
-    :param verbose: From 2 on, errors pass through
+    :param verbose: Verbosity; from 2 on, all errors are passed through
     """
     try:
         yield
@@ -293,9 +300,12 @@ def one_sentence(verbose: int) -> Iterator[None]:
 
 def train() -> None:
     """
-    Run ``rl_zoo3.train`` with the algo keys, YAML files and environments of this package; no evaluation unless asked. One more
-    flag: ``--resume`` goes on with the newest checkpoint of the same algo, environment and seed in the log folder, or begins
-    the run; ``-n`` is the total number of steps. SIGTERM and SIGINT end the run after the current step, with a checkpoint.
+    Run ``rl_zoo3.train`` with this package's algo keys, YAML files and environments. There is no evaluation
+    by default.
+
+    The additional flag ``--resume`` continues from the newest checkpoint of the same algo, environment and
+    seed in the log folder. Without a checkpoint it starts the run. ``-n`` is the total number of steps.
+    SIGTERM and SIGINT end the run after the current step and save a checkpoint.
     """
     register()
     parser = argparse.ArgumentParser(add_help=False)
@@ -305,11 +315,11 @@ def train() -> None:
     parser.add_argument("--env", default="")
     parser.add_argument("--verbose", type=int, default=1)
     known, _ = parser.parse_known_args()
-    keep_freed_memory()  # for PPO as it is, too
+    keep_freed_memory()  # here and not in PPOSND only, so that PPO benefits, too
     SNDExperimentManager.native, SNDExperimentManager.began = known.vec_env is None, False
     SNDExperimentManager.resume = asked.resume
-    rl_zoo3.train.ExperimentManager = SNDExperimentManager  # type: ignore[misc]  # the seam that train() leaves
-    sys.argv[1:1] = ["--eval-freq", "-1"]  # what the user says comes later and wins
+    rl_zoo3.train.ExperimentManager = SNDExperimentManager  # type: ignore[misc]  # train() has no argument for it
+    sys.argv[1:1] = ["--eval-freq", "-1"]  # first, so that the user's own value overrides it
     with one_sentence(known.verbose), StopRequest() as stop:
         SNDExperimentManager.stop = stop
         require_package(known.env)
@@ -320,12 +330,13 @@ def train() -> None:
 
 def enjoy() -> None:
     """
-    Run ``rl_zoo3.enjoy`` with the algo keys of this package, on the folder that ``train`` writes to. Agents of on-policy
-    algorithms draw their actions, as in training, unless ``--deterministic`` is given. Two more flags: ``--record FILE.mp4``
-    writes a video of the first ``-n`` steps instead of opening a window, and ``--novelty`` draws the novelty of each step
-    below its frames.
+    Run ``rl_zoo3.enjoy`` with this package's algo keys on the folder that ``train`` writes to.
+
+    Agents of on-policy algorithms sample their actions, as in training, unless ``--deterministic`` is given.
+    There are two additional flags: ``--record FILE.mp4`` writes a video of the first ``-n`` steps instead of
+    opening a window, and ``--novelty`` draws the novelty of each step below the frames of the video.
     """
-    require_or_exit("requests", "zoo")  # rl_zoo3.enjoy imports it without requiring it
+    require_or_exit("requests", "zoo")  # rl_zoo3.enjoy imports it, but rl_zoo3 does not depend on it
     import rl_zoo3.enjoy
 
     register()
@@ -333,7 +344,7 @@ def enjoy() -> None:
     parser.add_argument("--record", type=Path)
     parser.add_argument("--novelty", action="store_true")
     known, sys.argv[1:] = parser.parse_known_args()
-    parser = argparse.ArgumentParser(add_help=False)  # rl_zoo3's takes abbreviations
+    parser = argparse.ArgumentParser(add_help=False)  # with abbreviations, as in rl_zoo3's parser
     parser.add_argument("--algo", default="ppo")
     parser.add_argument("--deterministic", action="store_true")
     parser.add_argument("-n", "--n-timesteps", type=int, default=1000)
@@ -346,13 +357,13 @@ def enjoy() -> None:
     SNDExperimentManager.began = False
     with one_sentence(known.verbose), own_statistics(rl_zoo3.enjoy), contextlib.ExitStack() as stack:
         if known.novelty and known.record is None:
-            raise ValueError("--novelty draws into a video: say which with --record FILE.mp4.")
+            raise ValueError("--novelty draws into a video: add --record FILE.mp4.")
         if known.record is not None:
             if known.record.suffix != ".mp4":
                 raise ValueError(f"--record {known.record}: the video is an mp4 file, choose a name that ends in .mp4.")
             require("moviepy", "zoo")
             sys.argv.append("--no-render")
-            if known.algo in rl_zoo3.ALGOS:  # otherwise rl_zoo3's parser says which there are
+            if known.algo in rl_zoo3.ALGOS:  # otherwise rl_zoo3's parser reports the error
                 stack.enter_context(recording(known.record, known.n_timesteps, known.novelty, known.algo))
         rl_zoo3.enjoy.enjoy()
 
@@ -360,10 +371,10 @@ def enjoy() -> None:
 @contextlib.contextmanager
 def own_statistics(*modules: ModuleType) -> Iterator[None]:
     """
-    Meanwhile the Zoo gives each model the statistics that lie beside it, and its environment the run's ``env_kwargs``, which
-    not every command of the Zoo looks for in ``config.yml``.
+    Make the Zoo use the statistics saved next to each model and the ``env_kwargs`` of its run, within this
+    context. Some of the Zoo's commands do not read ``env_kwargs`` from ``config.yml``.
 
-    :param modules: Which hold ``get_model_path`` and ``create_test_env`` already, besides those that they are from
+    :param modules: Further modules that have imported ``get_model_path`` and ``create_test_env``
     """
     utils = rl_zoo3.utils
     find = utils.get_model_path
@@ -389,7 +400,9 @@ def own_statistics(*modules: ModuleType) -> Iterator[None]:
 @contextlib.contextmanager
 def replaced(changes: Sequence[tuple[ModuleType, str, Any]]) -> Iterator[None]:
     """
-    :param changes: Module, name in it, and what it means meanwhile
+    Replace attributes of modules within this context.
+
+    :param changes: module, name of the attribute, temporary value
     """
     before = [(module, name, vars(module)[name]) for module, name, _ in changes]
     for module, name, value in changes:
@@ -404,14 +417,15 @@ def replaced(changes: Sequence[tuple[ModuleType, str, Any]]) -> Iterator[None]:
 @contextlib.contextmanager
 def mended_hub() -> Iterator[None]:
     """
-    Meanwhile the Zoo's scripts understand the Hugging Face packages that it is installed with: there ``generate_metadata`` has
-    another name, and a file that is missing is another error. Model cards name this package's commands, which know its keys.
+    Make the Zoo's scripts work with the installed Hugging Face packages, within this context. In these
+    packages ``generate_metadata`` has another name and a missing file raises another error. Model cards name
+    this package's commands, which know its algo keys.
     """
     import huggingface_sb3
     from huggingface_hub import errors, repocard
     from requests import HTTPError
 
-    hub: Any = importlib.import_module("huggingface_sb3.push_to_hub")  # the package calls a function the same
+    hub: Any = importlib.import_module("huggingface_sb3.push_to_hub")  # as an attribute, the name is a function
     load, save = huggingface_sb3.load_from_hub, repocard.metadata_save
     if not hasattr(hub, "generate_metadata"):
         hub.generate_metadata = lambda *args: hub._generate_metadata(*args).to_dict()
@@ -420,9 +434,9 @@ def mended_hub() -> Iterator[None]:
         try:
             return load(repo_id, filename)
         except errors.EntryNotFoundError as error:
-            if filename == "vec_normalize.pkl":  # a model may do without
+            if filename == "vec_normalize.pkl":  # optional: the Zoo catches this error
                 raise HTTPError(str(error)) from error
-            raise ValueError(f"{filename} of {repo_id} cannot be had: {str(error).splitlines()[0]}") from error
+            raise ValueError(f"{filename} of {repo_id} could not be loaded: {str(error).splitlines()[0]}") from error
 
     def metadata_save(local_path: Path, data: dict[str, Any]) -> None:
         card = local_path.read_text(encoding="utf-8").replace("python -m rl_zoo3.", "python -m sb3_snd.zoo ")
@@ -436,13 +450,13 @@ def mended_hub() -> Iterator[None]:
 @contextlib.contextmanager
 def recording(path: Path, n_steps: int, novelty: bool, algo: str) -> Iterator[None]:
     """
-    What ``rl_zoo3.enjoy`` plays meanwhile goes into a video.
+    Record what ``rl_zoo3.enjoy`` plays within this context as a video.
 
-    :param path: The file, ``*.mp4``
-    :param n_steps: Steps at most
+    :param path: Path of the video, ``*.mp4``
+    :param n_steps: Maximum number of steps
     :param novelty: Whether to draw novelty below the frames
     :param algo: Algo key
-    :raises ValueError: while it plays, if novelty is wanted of a model that has none
+    :raises ValueError: during playback, if ``novelty`` is True and the model has no ``SND``
     """
     import rl_zoo3.enjoy
 
@@ -450,7 +464,7 @@ def recording(path: Path, n_steps: int, novelty: bool, algo: str) -> Iterator[No
     loaded: list[BaseAlgorithm] = []
 
     class Remembered(algorithm):  # type: ignore[misc, valid-type]
-        """The environment is made before the model is loaded, so the strip asks for its nets later."""
+        """Remember the loaded model: the environment is made first and needs the model's ``SND`` later."""
 
         @classmethod
         def load(cls, *args: Any, **kwargs: Any) -> BaseAlgorithm:
@@ -460,7 +474,7 @@ def recording(path: Path, n_steps: int, novelty: bool, algo: str) -> Iterator[No
     def get_snd() -> SND:
         snd = getattr(loaded[-1], "snd", None)
         if snd is None:
-            raise ValueError(f"A model of {algo} has no novelty to draw: leave --novelty away.")
+            raise ValueError(f"A model of {algo} has no novelty to draw: remove --novelty.")
         return snd
 
     def create_recorded_env(env_id: str, **kwargs: Any) -> VecEnv:
@@ -477,27 +491,27 @@ def recording(path: Path, n_steps: int, novelty: bool, algo: str) -> Iterator[No
 
 def main() -> None:
     """
-    Run a command of the Zoo with the algo keys of this package: ``python -m sb3_snd.zoo COMMAND ...``, or ``train`` where no
-    command is given.
+    Run a command of the Zoo, by default ``train``, with this package's algo keys:
+    ``python -m sb3_snd.zoo COMMAND ...``.
     """
     command = "train"
     if sys.argv[1:] and not sys.argv[1].startswith("-"):
         command = sys.argv.pop(1)
     if command not in COMMANDS:
-        sys.exit(f"{Path(sys.argv[0]).name}: {command!r} is no command: choose from {', '.join(COMMANDS)}.")
+        sys.exit(f"{Path(sys.argv[0]).name}: unknown command {command!r}: choose from {', '.join(COMMANDS)}.")
     COMMANDS[command](command)
 
 
 def run_script(name: str) -> None:
     """
-    Run a module of the Zoo that is a command and no function.
+    Run a command of the Zoo that is a module without a main function.
 
     :param name: Name of the module
     """
-    require_or_exit("requests", "zoo")  # as in enjoy
+    require_or_exit("requests", "zoo")  # for the same reason as in enjoy
     register()
     if name == "record_video":
-        sys.argv[1:1] = ["--folder", "logs"]  # as enjoy does
+        sys.argv[1:1] = ["--folder", "logs"]  # same default as in enjoy
     SNDExperimentManager.began = False
     with one_sentence(verbose=1), own_statistics(), mended_hub():
         if name == "record_video":
@@ -507,15 +521,15 @@ def run_script(name: str) -> None:
 
 def plot(name: str) -> None:
     """
-    Run a plot of the Zoo.
+    Run a plot command of the Zoo.
 
-    :param name: Name of the function
+    :param name: Name of the function in ``rl_zoo3.plots``
     """
     with one_sentence(verbose=1):
         getattr(require("rl_zoo3.plots", "plots"), name)()
 
 
-#: of the Zoo -> what runs it
+#: command of the Zoo -> function that runs it, called with the command's name
 COMMANDS: dict[str, Callable[[str], None]] = {
     "train": lambda _: train(),
     "enjoy": lambda _: enjoy(),

@@ -404,7 +404,7 @@ def test_attributes():
     assert [spec.id for spec in venv.get_attr("spec", [0, 2])] == [BREAKOUT] * 2
     assert venv.env_is_wrapped(Monitor) == [False] * 3
     assert not venv.has_attr("nonsense")
-    with pytest.raises(AttributeError, match="no nonsense: use --vec-env dummy"):
+    with pytest.raises(AttributeError, match="do not have nonsense: use --vec-env dummy"):
         venv.get_attr("nonsense")
     with pytest.raises(NotImplementedError, match="use --vec-env dummy"):
         venv.set_attr("nonsense", 1)

@@ -283,9 +283,9 @@ def test_broken_and_foreign_files_are_named_and_the_one_before_is_taken(tmp_path
     found, refused = find_checkpoint(tmp_path / "run", IDENTITY)
     assert found == third
     assert [sentence.split(": ", 1)[1] for sentence in refused] == [
-        "it is no checkpoint of a run, going on to the one before.",
-        "it is truncated or no zip file, going on to the one before.",
-        "policy.pth in it is damaged, going on to the one before.",
+        "it is not a checkpoint of a run; trying the checkpoint before it.",
+        "it is truncated or not a zip file; trying the checkpoint before it.",
+        "its entry policy.pth is damaged; trying the checkpoint before it.",
     ]
     assert flaw(third, {**IDENTITY, "seed": 6}) == "its seed is 5, not 6"
     assert find_checkpoint(tmp_path / "run", {**IDENTITY, "algo": "other"})[0] is None
@@ -348,7 +348,7 @@ def test_nets_that_are_not_finite_are_no_checkpoint(kind, part, value, name, tmp
     assert found == folder / "rl_model_192_steps.zip"
     (sentence,) = refused
     where = sentence.removeprefix(f"{folder / 'rl_model_256_steps.zip'}: ").partition(" in it is ")
-    assert where[2] == f"{value}, going on to the one before."
+    assert where[2] == f"{value}; trying the checkpoint before it."
     assert where[0].split(":")[:-1] == name.split(":")[:-1]  # the first parameter is not called the same in each target
 
 
@@ -444,9 +444,9 @@ def test_environments_that_tell_their_state_and_those_that_cannot():
     env.reset()
     env.ret_rms.mean = np.float64(7.0)
     other = VecNormalize(DummyVecEnv([Secret]))
-    assert set_env_state(other, get_env_state(env)) == "Secret.secret is a object, no plain data"
+    assert set_env_state(other, get_env_state(env)) == "Secret.secret (object) is not plain data"
     assert other.ret_rms.mean == 7.0  # the wrappers' state is there all the same
-    with pytest.raises(ValueError, match=r"saved with the wrappers \['VecNormalize'\] and has \[\]: wrap it as it was"):
+    with pytest.raises(ValueError, match=r"saved with the wrappers \['VecNormalize'\] but has \[\]: use the same wrappers"):
         set_env_state(DummyVecEnv([Secret]), get_env_state(env))
 
 
@@ -477,7 +477,7 @@ def test_resume_from_the_command_line(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["train.py", *zoo_run(folder, *more), *own])
         zoo.train()
     printed = capsys.readouterr().out
-    assert "rl_model_384_steps.zip" in printed and "--resume: goes on at step 384." in printed
+    assert "rl_model_384_steps.zip" in printed and "--resume: continues at step 384." in printed
     runs = [folder / "ppo_snd" / "DeepSea-v0_1" for folder in (tmp_path / "whole", tmp_path / "killed")]
     assert [path.name for path in runs[1].parent.iterdir()] == ["DeepSea-v0_1"]
     whole, other = (PPOSND.load(run / "DeepSea-v0.zip", device="cpu") for run in runs)
@@ -488,7 +488,7 @@ def test_resume_from_the_command_line(tmp_path, monkeypatch, capsys):
 
     changed = [*zoo_run(tmp_path / "killed", "--resume"), "gamma:0.5", *own]
     monkeypatch.setattr(sys, "argv", ["train.py", *changed])
-    with pytest.raises(SystemExit, match=r"--resume: gamma was 0.99 and is 0.5: give the hyperparameters that the run began"):
+    with pytest.raises(SystemExit, match=r"--resume: gamma was 0.99 and is 0.5: use the hyperparameters of the run"):
         zoo.train()
     other_seed = zoo_run(tmp_path / "killed", "--resume", "--seed=4")
     monkeypatch.setattr(sys, "argv", ["train.py", *[part for part in other_seed if part not in ("--seed", "3")], *own])
@@ -528,7 +528,7 @@ def test_no_limit_and_no_future_are_resumed(tmp_path, monkeypatch, capsys):
         options[options.index("512")] = n_steps
         monkeypatch.setattr(sys, "argv", ["train.py", *options])
         zoo.train()
-    assert "--resume: goes on at step 64." in capsys.readouterr().out
+    assert "--resume: continues at step 64." in capsys.readouterr().out
     folder = tmp_path / "logs" / "ppo_snd" / "DeepSea-v0_1"
     assert "max_grad_norm\n    - .inf" in (folder / "DeepSea-v0" / "config.yml").read_text()
     loaded = PPOSND.load(folder / "DeepSea-v0.zip", device="cpu")
@@ -543,7 +543,8 @@ def test_episodes_of_emulators_begin_anew_and_the_log_says_so(tmp_path, monkeypa
         monkeypatch.setattr(sys, "argv", ["train.py", *map(str, [*options, "-n", n_steps, "--resume"]), *sizes])
         zoo.train()
     printed = capsys.readouterr().out
-    assert "--resume: goes on at step 32. Episodes begin anew: AtariVecEnv cannot tell its environments' state." in printed
+    reason = "the state of the environments of AtariVecEnv cannot be saved."
+    assert f"--resume: continues at step 32. All episodes restart: {reason}" in printed
     (run,) = (tmp_path / "ppo_rnd").iterdir()
     assert [row["l"] for row in rows(run / "monitor.csv")] == ["20", "20"]  # one of 16 steps was begun and is forgotten
     assert PPOSND.load(run / "MontezumaRevengeNoFrameskip-v4.zip", device="cpu").num_timesteps == 96
@@ -552,8 +553,8 @@ def test_episodes_of_emulators_begin_anew_and_the_log_says_so(tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--algo", "dqn", "--env", "CartPole-v1"], "--resume is for on-policy algorithms, dqn keeps a replay buffer"),
-        (["--algo", "ppo_snd", "--env", "DeepSea-v0", "-i", "{model}"], "--resume goes on with a run of its own: leave -i"),
+        (["--algo", "dqn", "--env", "CartPole-v1"], "--resume is for on-policy algorithms, but dqn uses a replay buffer"),
+        (["--algo", "ppo_snd", "--env", "DeepSea-v0", "-i", "{model}"], "--resume cannot be combined with -i or -opt"),
     ],
 )
 def test_what_cannot_be_resumed(options, message, tmp_path, monkeypatch):

@@ -151,7 +151,7 @@ def test_lost_followers_are_told():
     env.reset()
     places = find_places(env)
     env._followers = [Lost()]
-    with pytest.warns(UserWarning, match="have lost them: places are known no longer"):
+    with pytest.warns(UserWarning, match="no longer match the environments: places are unknown"):
         env.step(np.zeros(1, dtype=int))
     assert places() == [None]
 
@@ -267,7 +267,7 @@ def test_collapsed_features_warn_once(tmp_path):
     said = [str(warning.message) for warning in caught if "collapsed" in str(warning.message)]
     assert len(said) == 1 and "after 1024 steps: their effective rank is 0.00" in said[0]
     assert "exploration/places" not in rows[0]
-    assert any("cannot tell places of DummyVecEnv apart" in str(warning.message) for warning in caught)
+    assert any("cannot read the places of DummyVecEnv" in str(warning.message) for warning in caught)
 
 
 def test_off_policy(tmp_path, monkeypatch):
@@ -283,9 +283,9 @@ def test_off_policy(tmp_path, monkeypatch):
 
 def test_nothing_to_log_is_one_sentence():
     make = lambda env: PPO("MlpPolicy", env, n_steps=8, batch_size=8, device="cpu")  # noqa: E731
-    with pytest.raises(ValueError, match=r"cannot tell places of DummyVecEnv apart: give your environment a method get_place"):
+    with pytest.raises(ValueError, match=r"cannot read the places of DummyVecEnv: give your environment a method get_place"):
         make(DummyVecEnv([CountingEnv])).learn(8, callback=ExplorationLogger())
     env = make_atari_env("GravitarNoFrameskip-v4", frame_size=36)
-    with pytest.raises(ValueError, match=r"AtariVecEnv apart: it must be seeded .* and the game one of montezuma_revenge, "):
+    with pytest.raises(ValueError, match=r"AtariVecEnv: it must be seeded .* and the game must be one of montezuma_revenge, "):
         make_cnn = PPO("CnnPolicy", env, n_steps=8, batch_size=8, device="cpu")
         make_cnn.learn(8, callback=ExplorationLogger())

@@ -63,7 +63,7 @@ def test_strip_of_many_steps_keeps_the_newest():
 
 
 def test_strip_follows_one_environment():
-    with pytest.raises(ValueError, match="follows one environment, not 2: use --n-envs 1"):
+    with pytest.raises(ValueError, match="needs exactly one environment, not 2: use --n-envs 1"):
         VecNoveltyStrip(make(2), Rising)
 
 

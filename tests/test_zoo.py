@@ -431,7 +431,7 @@ def test_number_of_threads_is_a_matter_of_the_machine(tmp_path, monkeypatch, cap
             "--env-kwargs",
             f"num_threads:{n_threads}",
         )
-    assert "--resume: goes on at step 32" in capsys.readouterr().out
+    assert "--resume: continues at step 32" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -498,7 +498,7 @@ def test_record_procgen(tmp_path, monkeypatch):
     options = ("--algo", "ppo", "--env", PROCGEN[2], "-f", tmp_path, "-n", 5)
     run(monkeypatch, zoo.enjoy, *options, "--record", tmp_path / "agent.mp4")
     assert video(tmp_path / "agent.mp4") in ([512, 512, 5], [512, 512, 6])
-    with pytest.raises(SystemExit, match="A model of ppo has no novelty to draw: leave --novelty away"):
+    with pytest.raises(SystemExit, match="A model of ppo has no novelty to draw: remove --novelty"):
         run(monkeypatch, zoo.enjoy, *options, "--record", tmp_path / "agent.mp4", "--novelty")
 
 
@@ -620,8 +620,8 @@ def test_missing_extra_is_named(package, extra, env_id, tmp_path, monkeypatch):
         (("--env", "MontezumaRevengeNoFrameskip-v5"), "you maybe meant MontezumaRevengeNoFrameskip-v"),
         (("--env", "procgen-jumpr-v0"), "you maybe meant procgen-jumper-v0"),
         (("--env", "procgen-bigfish-v0"), "No hyperparameters for procgen-bigfish-v0"),
-        (("--env", PROCGEN[2], "--env-kwargs", "num_levels:10"), "num_levels=10 is not possible with distribution_mode="),
-        (("--env", PROCGEN[2], "--env-kwargs", "nonsense:1"), "Procgen has no option 'nonsense': it takes center_agent"),
+        (("--env", PROCGEN[2], "--env-kwargs", "num_levels:10"), "num_levels=10 is not supported with distribution_mode="),
+        (("--env", PROCGEN[2], "--env-kwargs", "nonsense:1"), "Procgen has no option 'nonsense': choose from center_agent"),
         (("--env", PROCGEN[2], "--env-kwargs", "nonsense:1", "--vec-env", "dummy"), "Procgen has no option 'nonsense'"),
         (("--env", "CartPole-v1"), "No hyperparameters for CartPole-v1 in ppo_snd.yml"),
         (("--env", ATARI[0], "-params", "snd:'nope'", "n_envs:4"), "Unknown target 'nope': the known ones are"),

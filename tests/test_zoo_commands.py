@@ -125,7 +125,7 @@ def test_what_is_missing_on_the_hub(logs, hub, tmp_path, monkeypatch, capsys):
     call(monkeypatch, "load_from_hub", *HUB, "-f", tmp_path / "new")
     assert "No normalization file" in capsys.readouterr().out
     (hub / "config.yml").unlink()
-    message = f"zoo.py: config.yml of somebody/ppo_snd-{ENV_ID} cannot be had: 404 Client Error"
+    message = f"zoo.py: config.yml of somebody/ppo_snd-{ENV_ID} could not be loaded: 404 Client Error"
     with pytest.raises(SystemExit, match=message):
         call(monkeypatch, "load_from_hub", *HUB, "-f", tmp_path / "other")
     monkeypatch.delenv("TRUST_REMOTE_CODE")
@@ -150,7 +150,7 @@ def test_plots(logs, monkeypatch):
     [
         (
             ["trian", "--algo", "ppo"],
-            "zoo.py: 'trian' is no command: choose from train, enjoy, record_video, push_to_hub, load",
+            "zoo.py: unknown command 'trian': choose from train, enjoy, record_video, push_to_hub, load",
         ),
         (["record_video", "--algo", "ppo_snd", "--env", ENV_ID], f"zoo.py: The logs/ppo_snd folder was not found|{ENV_ID}_0"),
         (["push_to_hub", "--algo", "ppo_snd", "--env", ENV_ID, "-f", "logs", "-orga", "me"], "zoo.py: The logs/ppo_snd"),

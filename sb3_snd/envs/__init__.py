@@ -1,26 +1,28 @@
 """
-Environments as Stable-Baselines3 takes them: the emulators' own vector environments and the ordinary ones beside them.
+Environments for SB3: the emulators' native vector environments, and their ordinary counterparts.
 
-Game names may stand in this room. It must not know any network, novelty or algorithm.
+Game names may appear here. Must not know any network, novelty or algorithm.
 """
 
 import re
 
-from sb3_snd.envs import deep_sea  # noqa: F401  # registers its id
+from sb3_snd.envs import deep_sea  # noqa: F401  # registers DeepSea-v0
 from sb3_snd.envs.atari import AtariVecEnv, AtariWrapper, VecPositiveReward, VecSignReward, make_atari_env
 from sb3_snd.envs.ordinary import as_ordinary
 from sb3_snd.envs.places import find_places
 from sb3_snd.envs.procgen import ProcgenEnv, ProcgenVecEnv, make_procgen_env
 from sb3_snd.extras import require
 
-#: pattern of an id -> package that registers it, and the extra that installs it
+#: pattern of an id -> package that registers the id, and the extra that installs the package
 PACKAGES = {r"ALE/|\w+NoFrameskip-v": ("ale_py", "atari"), "MiniGrid-": ("minigrid", "minigrid")}
 
 
 def require_package(env_id: str) -> None:
     """
+    Check that the package that registers an id is installed.
+
     :param env_id: Gymnasium id
-    :raises ImportError: if the package that registers it is missing, with the extra that installs it
+    :raises ImportError: if the package is missing; the message names the extra
     """
     for pattern, (package, extra) in PACKAGES.items():
         if re.match(pattern, env_id):

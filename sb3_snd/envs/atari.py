@@ -1,9 +1,9 @@
 """
-Atari games, in two ways: ALE's own vector environment as a ``VecEnv``, and a wrapper for one ordinary environment.
+Atari games in two forms: ALE's vector environment as a ``VecEnv``, and a wrapper for ordinary environments.
 
-Knows ALE, Gymnasium's Atari ids and the preprocessing of the paper (arXiv 2302.11563): the action repeated on 4 raw
-frames, the max of the last two, grey, 96x96, sticky actions, no no-ops at reset, no fire reset, no end on a lost life.
-Must not know any network, novelty or algorithm.
+Knows ALE, Gymnasium's Atari ids and the preprocessing of the paper (arXiv 2302.11563): each action repeated
+for 4 raw frames, the maximum of the last two, greyscale, 96x96, sticky actions, no no-ops at reset, no fire
+reset, and no episode end on a lost life. Must not know any network, novelty or algorithm.
 """
 
 import warnings
@@ -24,22 +24,23 @@ from sb3_snd.extras import require
 from sb3_snd.hardware import available_threads
 from sb3_snd.preprocessing import MIN_FRAME_SIZE
 
-#: game -> the byte of the console's 128 that holds the number of the room. Montezuma's Revenge, Private Eye and Venture: Anand
-#: et al., Unsupervised state representation learning in Atari, arXiv 1906.08226 (mila-iqia/atari-representation-learning,
-#: ram_annotations.py). Pitfall: its disassembly keeps the number of the scene at address $81, 196 at the start
-#: (samiam.org/blog/20130606.html). No source is known for Gravitar and Solaris.
+#: game -> index of the byte, among the console's 128, that contains the room number. Montezuma's Revenge, Private Eye and
+#: Venture: Anand et al., Unsupervised state representation learning in Atari, arXiv 1906.08226
+#: (mila-iqia/atari-representation-learning, ram_annotations.py). Pitfall: according to its disassembly the scene number,
+#: which is 196 at the start, is at address $81 (samiam.org/blog/20130606.html). No source is known for Gravitar and Solaris.
 ROOM_BYTES = {"montezuma_revenge": 3, "private_eye": 92, "venture": 90, "pitfall": 1}
 
-#: what the learner gets for a step, of one game's reward or of an array of them: 1 where it is positive, else 0, as in the
-#: paper; its sign, as in DQN (Mnih et al., Human-level control through deep reinforcement learning, 2015); as it is
+#: name -> function that maps one reward of a game, or an array of them, to the learner's reward. "positive": 1 if it is
+#: positive, else 0, as in the paper. "sign": its sign, as in DQN (Mnih et al., Human-level control through deep reinforcement
+#: learning, 2015). "raw": unchanged.
 REWARDS: dict[str, Callable[[Any], Any]] = {
     "positive": lambda reward: np.maximum(0.0, np.sign(reward)),
     "sign": np.sign,
     "raw": lambda reward: reward,
 }
-MAX_EPISODE_STEPS = 4500  # the paper's
+MAX_EPISODE_STEPS = 4500  # as in the paper
 
-#: ALE ends the process, or waits forever, over some of the others
+#: with some values outside these limits, ALE ends the process or waits forever
 ARGUMENTS = {
     **native.ARGUMENTS,
     "frame_size": whole(MIN_FRAME_SIZE, 1024),
@@ -54,24 +55,27 @@ class AtariVecEnv(NativeVecEnv):
     """
     ALE's vector environment, which steps and preprocesses all games in C++ threads, as a ``VecEnv``.
 
-    Observations are ``(n_envs, n_stack, frame_size, frame_size)`` uint8, the newest frame last; after a reset the frames
-    before the newest are zero. Rewards are the game's own, not clipped. Every info has ``"lives"``, those of the
-    observation returned with it, so after an end those of the new episode.
+    Observations are ``(n_envs, n_stack, frame_size, frame_size)`` uint8, with the newest frame last. After a
+    reset the older frames are zero. Rewards are the game's own and not clipped. Every info has ``"lives"``,
+    the number of lives in the observation returned with it; after the end of an episode, that is the number
+    in the next one.
 
-    The terminal observation of an episode that the time limit ends is exact. Where the game itself ends, ALE has already
-    reset before the last screen can be read (and where the game ends in the last raw frame, ALE mixes a screen of this
-    step into the newest frame of the step before); there the newest frame of the terminal observation is that of the step
-    before, once more. ``AtariWrapper`` has the true one.
+    The terminal observation is exact if the time limit ended the episode. If the game itself ended it, the
+    newest frame of the terminal observation repeats that of the previous step, because ALE has already reset
+    the game before the last screen can be read. (If the game ends in the last raw frame of a step, ALE mixes
+    a screen of that step into the newest frame of the previous step.) ``AtariWrapper`` returns the true
+    terminal observation.
 
-    :param env_id: Gymnasium id of an Atari game, such as ``"MontezumaRevengeNoFrameskip-v4"``. The game and its action
-        set are taken from it, all else is given by the arguments below
+    :param env_id: Gymnasium id of an Atari game, such as ``"MontezumaRevengeNoFrameskip-v4"``. It only
+        determines the game and its action set; everything else is given by the arguments below
     :param n_envs: Number of environments
-    :param frame_size: Side of the square frames
-    :param frame_skip: Number of raw frames an action is repeated for
+    :param frame_size: Height and width of a frame in pixels
+    :param frame_skip: Number of raw frames for which an action is repeated
     :param n_stack: Number of frames in an observation
     :param max_episode_steps: Number of agent steps after which an episode is truncated
-    :param repeat_action_probability: Probability, at each raw frame, that the emulator keeps the last action
-    :param num_threads: Number of C++ threads; 0 for as many as :func:`~sb3_snd.hardware.available_threads` counts
+    :param repeat_action_probability: Probability per raw frame that the emulator repeats the last action
+    :param num_threads: Number of C++ threads; 0 for the number that
+        :func:`~sb3_snd.hardware.available_threads` returns
     """
 
     remedy = f"{NativeVecEnv.remedy} with wrapper_class=AtariWrapper"
@@ -102,7 +106,7 @@ class AtariVecEnv(NativeVecEnv):
             self.spec.kwargs["game"],
             n_envs,
             num_threads=plain["num_threads"] or min(available_threads(), n_envs),
-            # ALE stops at its limit before it reads the last screen, so its limit lies one frame past ours: see step_wait
+            # At its limit ALE stops before it reads the last screen, so its limit is one frame more than ours: see step_wait
             max_num_frames_per_episode=self.max_episode_frames + 1,
             repeat_action_probability=plain["repeat_action_probability"],
             full_action_space=self.spec.kwargs.get("full_action_space", False),
@@ -122,18 +126,18 @@ class AtariVecEnv(NativeVecEnv):
         self._stepping = False
         self.frame_skip = frame_skip
         self.repeat_action_probability = plain["repeat_action_probability"]
-        self._started: list[int] | None = None  # the seeds of a reset that no step has followed yet
+        self._started: list[int] | None = None  # seeds of the last reset, until the first step after it
         self._followers: list[Any] = []
 
     def reset(self) -> np.ndarray:
         """
-        Start a new episode everywhere, with the seeds given to ``seed`` since the last reset.
+        Start a new episode in all environments, with the seeds given to ``seed`` since the last reset.
 
         :return: observations ``(n_envs, n_stack, frame_size, frame_size)`` uint8
         """
         if self._stepping:
-            self.step_wait()  # otherwise ALE would hand out the step's results later, as those of the next
-        # ALE wants 31 bits, and -1 for no new seed
+            self.step_wait()  # otherwise ALE would return the results of this step in place of those of the next
+        # ALE accepts 31 bits, and -1 for no new seed
         seeds = [-1 if seed is None else seed % 2**31 for seed in self._seeds]
         obs, _ = self.envs.reset(seed=np.array(seeds))
         if set(seeds) != {-1}:
@@ -147,34 +151,34 @@ class AtariVecEnv(NativeVecEnv):
 
     def step_async(self, actions: np.ndarray) -> None:
         """
-        Send the actions to the C++ threads and return at once.
+        Pass the actions to the C++ threads and return immediately.
 
         :param actions: ``(n_envs,)`` integers
         """
-        # A wrong action kills ALE's thread silently, and step_wait would never return
+        # An invalid action silently ends ALE's thread, and step_wait would never return
         actions = self.check_actions(actions)
         self.envs.send(actions)
         self._stepping, self._started = True, None
         meanings = self.envs.ale.get_action_set() if self._followers else ()
-        for follower, action in zip(self._followers, actions, strict=False):  # while the others step in their threads
+        for follower, action in zip(self._followers, actions, strict=False):  # while the C++ threads step the environments
             for _ in range(self.frame_skip):
                 if not follower.game_over(with_truncation=False):
                     follower.act(meanings[action])
 
     def step_wait(self) -> VecEnvStepReturn:
         """
-        Collect what ``step_async`` started.
+        Wait for the results of the step that ``step_async`` started.
 
-        :return: observations ``(n_envs, n_stack, frame_size, frame_size)`` uint8, in memory that no later step touches;
-            rewards ``(n_envs,)`` float32; dones ``(n_envs,)`` bool; infos
+        :return: observations ``(n_envs, n_stack, frame_size, frame_size)`` uint8, in memory that later steps
+            do not change; rewards ``(n_envs,)`` float32; dones ``(n_envs,)`` bool; infos
         """
         obs, rewards, terminated, _, info = self.envs.recv()
         self._stepping = False
-        # Where the game ended, ALE has reset already, and the frame number is 0
+        # If the game ended, ALE has already reset it, and the frame number is 0
         truncated = info["episode_frame_number"] >= self.max_episode_frames  # (n_envs,)
         terminal = {}
         for i in np.flatnonzero(terminated):
-            terminal[i] = info["final_obs"][i].copy()  # (n_stack, frame_size, frame_size), other rows hold anything
+            terminal[i] = info["final_obs"][i].copy()  # (n_stack, frame_size, frame_size); other rows are undefined
             terminal[i][-1] = self._newest[i]
         if truncated.any():
             terminal.update((i, obs[i].copy()) for i in np.flatnonzero(truncated))
@@ -192,12 +196,14 @@ class AtariVecEnv(NativeVecEnv):
 
     def follow(self, n_envs: int) -> bool:
         """
-        Replay what the first environments do in emulators of their own, from now on until they get other seeds: ALE's vector
-        environment does not show the games' memory, but emulators with the same seeds and actions go the same way.
+        Replay the first environments in additional emulators until they get other seeds.
 
-        :param n_envs: How many, at most
-        :return: whether that is possible: of this game a room's byte is known, and the environments were seeded and not
-            stepped since
+        ALE's vector environment does not give access to the games' memory. Emulators with the same seeds and
+        actions do, and their games proceed identically.
+
+        :param n_envs: Maximum number of environments to replay
+        :return: whether this is possible: the game must be in ``ROOM_BYTES``, and the environments must have
+            been seeded and not stepped since
         """
         game = self.spec.kwargs["game"]
         if self._followers:
@@ -218,7 +224,9 @@ class AtariVecEnv(NativeVecEnv):
 
     def get_places(self) -> list[int | None]:
         """
-        :return: the number of the room that each agent is in; None where the environment is not followed, see :meth:`follow`
+        Read the room numbers from the emulators that replay the environments.
+
+        :return: room number of each agent; None for environments that are not replayed, see :meth:`follow`
         """
         byte = ROOM_BYTES[self.spec.kwargs["game"]]
         rooms: list[int | None] = [int(follower.getRAM()[byte]) for follower in self._followers]
@@ -227,36 +235,40 @@ class AtariVecEnv(NativeVecEnv):
     def _check_followers(self, terminated: np.ndarray, truncated: np.ndarray) -> None:
         for follower, ended, cut in zip(self._followers, terminated, truncated, strict=False):
             if follower.game_over(with_truncation=False) != ended:
-                warnings.warn("Emulators that followed the environments have lost them: places are known no longer.")
+                warnings.warn("The additional emulators no longer match the environments: places are unknown from now on.")
                 self._followers = []
                 return
             if ended or cut:
                 follower.reset_game()
 
     def close(self) -> None:
-        """End the C++ threads."""
+        """Stop the C++ threads."""
         self.envs.ale = None
 
 
 class VecPositiveReward(VecEnvWrapper):
     """
-    The learner's reward in the paper: 1 where the game's is positive, else 0.
+    Compute the learner's reward as in the paper: 1 if the game's reward is positive, else 0.
 
-    :param venv: The vectorized environment
+    :param venv: Vector environment
     """
 
     keeps_frames = True
-    reward = "positive"  #: which of :data:`REWARDS`
+    reward = "positive"  #: key of :data:`REWARDS`
 
     def reset(self) -> VecEnvObs:
         """
-        :return: observations as they are
+        Reset the environments.
+
+        :return: observations, unchanged
         """
         return self.venv.reset()
 
     def step_wait(self) -> VecEnvStepReturn:
         """
-        :return: the environment's results with the learner's rewards ``(n_envs,)`` float32
+        Wait for the results of the step.
+
+        :return: the environments' results, with the learner's rewards ``(n_envs,)`` float32
         """
         obs, rewards, dones, infos = self.venv.step_wait()
         return obs, REWARDS[self.reward](rewards).astype(np.float32), dones, infos
@@ -264,9 +276,9 @@ class VecPositiveReward(VecEnvWrapper):
 
 class VecSignReward(VecPositiveReward):
     """
-    DQN's clipping: the learner's reward is the sign of the game's.
+    Compute the learner's reward as in DQN: the sign of the game's reward.
 
-    :param venv: The vectorized environment
+    :param venv: Vector environment
     """
 
     reward = "sign"
@@ -274,15 +286,15 @@ class VecSignReward(VecPositiveReward):
 
 def make_atari_env(env_id: str, n_envs: int = 1, seed: int | None = None, reward: str = "positive", **kwargs: Any) -> VecEnv:
     """
-    The paper's Atari environments; whatever the learner's reward is, ``infos[i]["episode"]["r"]`` is the raw score.
+    Make the paper's Atari environments. ``infos[i]["episode"]["r"]`` is always the raw score.
 
     :param env_id: Gymnasium id of an Atari game, such as ``"MontezumaRevengeNoFrameskip-v4"``
     :param n_envs: Number of environments
     :param seed: Environment ``i`` is seeded with ``seed + i``; drawn from numpy's global generator if None
-    :param reward: What the learner gets for a step: ``"positive"``, as in the paper, 1 where the game's reward is positive and
-        0 otherwise; ``"sign"``, as in DQN, -1, 0 or 1, for games that punish; ``"raw"``, the game's reward as it is
+    :param reward: The learner's reward: ``"positive"``, 1 if the game's reward is positive, else 0, as in the
+        paper; ``"sign"``, -1, 0 or 1, as in DQN, for games with negative rewards; ``"raw"``, unchanged
     :param kwargs: Other arguments of ``AtariVecEnv``
-    :return: The vectorized environment
+    :return: vector environment
     """
     seed, reward = checked({"seed": seed, "reward": reward}, ARGUMENTS).values()
     venv = AtariVecEnv(env_id, n_envs, **kwargs)
@@ -294,22 +306,26 @@ def make_atari_env(env_id: str, n_envs: int = 1, seed: int | None = None, reward
 
 class _LastTwoScreens(AtariPreprocessing):
     """
-    Gymnasium's preprocessing, with the max over the last two screens of the step also where an episode ends inside
-    the repeat. Gymnasium reads the screens of the repeat's last two frames only, and none once the episode has
-    ended, so that the step before shines through the terminal observation.
+    Gymnasium's preprocessing, but with the maximum over the last two screens of a step even if the episode
+    ends in it.
+
+    Gymnasium reads only the screens of the last two frames of a full step, and none after the end of an
+    episode. Its terminal observation would therefore contain the previous step.
     """
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """
-        :param action: The action to repeat
+        Repeat an action and read every screen.
+
+        :param action: Action to repeat
         :return: observation ``(frame_size, frame_size, 1)`` uint8, summed reward, terminated, truncated, info
         """
         total_reward = 0.0
-        self.obs_buffer[0].fill(0)  # the screen of the step before
+        self.obs_buffer[0].fill(0)  # contains a screen of the previous step
         for _ in range(self.frame_skip):
             _, reward, terminated, truncated, info = self.env.step(action)
             total_reward += float(reward)
-            self.obs_buffer.reverse()  # the older screen makes room
+            self.obs_buffer.reverse()  # the older screen is overwritten
             self.ale.getScreenGrayscale(self.obs_buffer[0])
             if terminated or truncated:
                 break
@@ -318,24 +334,28 @@ class _LastTwoScreens(AtariPreprocessing):
 
 class AtariWrapper(gym.Wrapper):
     """
-    One Atari environment preprocessed as in the paper, for ``make_vec_env`` and the RL Zoo
-    (``env_wrapper: sb3_snd.envs.AtariWrapper``); frame stacking follows. It gives what ``make_atari_env`` gives, in
-    channels-last frames. It follows the pattern of Stable-Baselines3's ``AtariWrapper`` (MIT licence).
+    Preprocess one Atari environment as in the paper, for ``make_vec_env`` and the RL Zoo
+    (``env_wrapper: sb3_snd.envs.AtariWrapper``).
 
-    The time limit is set in the emulator and not by a wrapper, because ``make_vec_env`` puts ``Monitor`` beneath this
-    wrapper: it then sees the truncation and reports the episode's raw score (its lengths are in raw frames).
+    With frames stacked afterwards, it returns the same as ``make_atari_env``, but with channels-last frames.
+    It follows the pattern of Stable-Baselines3's ``AtariWrapper`` (MIT licence).
+
+    The time limit is set in the emulator and not by a wrapper, because ``make_vec_env`` puts ``Monitor``
+    beneath this wrapper. ``Monitor`` then sees the truncation and reports the episode's raw score. Its
+    episode lengths are in raw frames.
 
     .. note::
-        Sticky actions are the emulator's own, to be asked for where the environment is made:
+        Sticky actions are a feature of the emulator and must be requested when the environment is made:
         ``make_vec_env(env_id, env_kwargs={"repeat_action_probability": 0.25}, wrapper_class=AtariWrapper)``.
 
-    :param env: Environment to wrap, without frame skip of its own: ``"*NoFrameskip-v4"``, or made with ``frameskip=1``
-    :param frame_size: Side of the square frames
-    :param frame_skip: Number of raw frames an action is repeated for
-    :param max_episode_steps: Number of agent steps after which an episode is truncated; None for that which ``gym.make`` was
-        given, which means agent steps too, else 4500. Where both are given, the smaller holds
-    :param reward: What the learner gets for a step, ``"positive"``, ``"sign"`` or ``"raw"``, see :func:`make_atari_env`
-    :raises ValueError: if an argument is not allowed, or the environment is no Atari game or repeats actions itself
+    :param env: Environment to wrap, without a frame skip of its own: ``"*NoFrameskip-v4"``, or made with
+        ``frameskip=1``
+    :param frame_size: Height and width of a frame in pixels
+    :param frame_skip: Number of raw frames for which an action is repeated
+    :param max_episode_steps: Number of agent steps after which an episode is truncated. None for the number
+        given to ``gym.make``, which counts agent steps, too, or else 4500. The smaller limit applies
+    :param reward: The learner's reward, ``"positive"``, ``"sign"`` or ``"raw"``, see :func:`make_atari_env`
+    :raises ValueError: if an argument is invalid, or ``env`` is not an Atari game or repeats actions itself
     """
 
     def __init__(
@@ -354,12 +374,12 @@ class AtariWrapper(gym.Wrapper):
         frame_size, frame_skip, reward = checked(given, ARGUMENTS).values()
         if game._frameskip != 1:
             raise ValueError(
-                f"{env} repeats actions itself, and AtariWrapper would repeat them once more: make it with frameskip=1,"
-                " and tell AtariWrapper the frame_skip."
+                f"{env} repeats actions itself, and AtariWrapper would repeat them again: make it with frameskip=1,"
+                " and set frame_skip of AtariWrapper."
             )
         max_frames = _limit_time(env, max_episode_steps, frame_skip)
         game.ale.setInt("max_num_frames_per_episode", max_frames)
-        game.load_game()  # the emulator reads its settings when a game is loaded
+        game.load_game()  # the emulator applies settings when it loads a game
         env = _LastTwoScreens(env, noop_max=0, frame_skip=frame_skip, screen_size=frame_size, grayscale_newaxis=True)
         super().__init__(TransformReward(env, lambda raw: float(REWARDS[reward](raw))))
         self._ram = game.ale.getRAM
@@ -367,19 +387,21 @@ class AtariWrapper(gym.Wrapper):
 
     def get_place(self) -> int | None:
         """
-        :return: the number of the room that the agent is in; None for games of which no byte is known, see ``ROOM_BYTES``
+        Read the room number from the game's memory.
+
+        :return: number of the room of the agent; None if the game is not in ``ROOM_BYTES``
         """
         return None if self._room_byte is None else int(self._ram()[self._room_byte])
 
 
 def _limit_time(env: gym.Env, max_episode_steps: int | None, frame_skip: int) -> int:
     """
-    Let the limits that ``gym.make(id, max_episode_steps=...)`` put around an environment count agent steps.
+    Make the limits that ``gym.make(id, max_episode_steps=...)`` put around an environment count agent steps.
 
     :param env: Environment of raw frames
-    :param max_episode_steps: Agent steps, if they are given otherwise
-    :param frame_skip: Raw frames in one of them
-    :return: raw frames in the longest episode
+    :param max_episode_steps: Agent steps, if given by other means
+    :param frame_skip: Number of raw frames per agent step
+    :return: number of raw frames in the longest episode
     """
     limits: list[TimeLimit] = []
     while isinstance(env, gym.Wrapper):

@@ -1,7 +1,7 @@
 """
-Deep Sea, the plainest test of exploration: who acts at random finds the treasure with probability 2^-size an episode.
+Deep Sea tests exploration: a random policy finds the treasure with probability 2^-size per episode.
 
-Knows Gymnasium. The id ``DeepSea-v0`` is registered when this module is imported. Must not know any network, novelty or
+Knows Gymnasium. Importing this module registers the id ``DeepSea-v0``. Must not know any network, novelty or
 algorithm.
 """
 
@@ -13,27 +13,29 @@ from gymnasium import spaces
 
 from sb3_snd.arguments import checked, whole
 
-LARGEST_SIZE = 1000  # whose observations have a million numbers
-MAPPING_SEED = 42  # of what the actions mean
+LARGEST_SIZE = 1000  # observations then have a million entries
+MAPPING_SEED = 42  # seed of the action mapping
 
 
 class DeepSea(gym.Env):
     """
-    Osband et al.: Behaviour suite for reinforcement learning, arXiv 1908.03568, Deep Sea. A diver sinks one row a step and
-    goes left or right. A treasure of 1 lies at the right end of the last row; every step to the right costs 0.01 / size, so
-    that all short-sighted advice is to go left. Which of both actions means right is drawn for each square, once and for all,
-    so that what was learned of one square says nothing of another. The best return is 0.99.
+    Deep Sea from Osband et al.: Behaviour suite for reinforcement learning, arXiv 1908.03568.
+
+    A diver sinks one row per step and moves left or right. A treasure of 1 is at the right end of the last
+    row. Every step to the right costs 0.01 / size, so that short-sighted agents learn to move left. For each
+    square it is drawn once which of the two actions moves right, so that what is learned about one square
+    does not help in another. The best return is 0.99.
 
     Observations are ``(size * size,)`` float32, one for the diver's square and zero elsewhere.
 
-    :param size: Number of rows and columns, and steps of an episode
+    :param size: Number of rows, of columns, and of steps per episode
     """
 
     def __init__(self, size: int = 10) -> None:
         self.size = size = checked({"size": size}, {"size": whole(2, LARGEST_SIZE)})["size"]
         self.observation_space = spaces.Box(0, 1, (size * size,), np.float32)
         self.action_space = spaces.Discrete(2)
-        self.right = np.random.RandomState(MAPPING_SEED).randint(2, size=(size, size))  # the action that means it
+        self.right = np.random.RandomState(MAPPING_SEED).randint(2, size=(size, size))  # the action that moves right
         self.row = self.column = 0
 
     def _obs(self) -> np.ndarray:
@@ -44,12 +46,16 @@ class DeepSea(gym.Env):
 
     def get_place(self) -> tuple[int, int]:
         """
-        :return: row and column of the diver
+        Return the position of the diver.
+
+        :return: row and column
         """
         return self.row, self.column
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         """
+        Start a new episode.
+
         :param seed: Unused, as nothing is random
         :param options: Unused
         :return: observation ``(size * size,)`` float32, info
@@ -60,8 +66,11 @@ class DeepSea(gym.Env):
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """
+        Move the diver one row down and to the left or right.
+
         :param action: 0 or 1
-        :return: observation ``(size * size,)`` float32, all zero after the last row; reward, terminated, False, info
+        :return: observation ``(size * size,)`` float32, zero after the last row; reward, terminated, False,
+            info
         """
         reward = 0.0
         if action == self.right[self.row, self.column]:

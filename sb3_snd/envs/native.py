@@ -1,5 +1,5 @@
 """
-What the emulators' own vector environments have in common.
+Base class of the emulators' native vector environments.
 
 Knows Gymnasium's registry and ``VecEnv``. Must not know any emulator.
 """
@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 from sb3_snd.arguments import SEED, whole
 
-#: what the makers of vector environments take
+#: arguments of all functions that make native vector environments
 ARGUMENTS = {
     "n_envs": whole(1, 10_000),
     "n_stack": whole(1, 100),
@@ -27,11 +27,13 @@ ARGUMENTS = {
 
 def find_spec(env_id: str, entry_point: str, family: str) -> EnvSpec:
     """
+    Look up an id that must belong to a family of environments.
+
     :param env_id: Gymnasium id
-    :param entry_point: Entry point that all ids of the family have
-    :param family: One of them, in words
-    :return: The id's entry in Gymnasium's registry
-    :raises ValueError: if it is not of the family, with the nearest id that is
+    :param entry_point: Entry point shared by all ids of the family
+    :param family: Description of one environment of the family, such as "an Atari game"
+    :return: entry of the id in Gymnasium's registry
+    :raises ValueError: if the id does not belong to the family; the message suggests the most similar one
     """
     if not (isinstance(env_id, str) and env_id.isprintable()):
         raise ValueError(f"env_id={env_id!r} must be the Gymnasium id of {family}.")
@@ -45,58 +47,66 @@ def find_spec(env_id: str, entry_point: str, family: str) -> EnvSpec:
 
 
 class NativeVecEnv(VecEnv):
-    """Base of vector environments with discrete actions that run in C++, where no Python can reach a single one."""
+    """Base class of vector environments with discrete actions that run in C++, out of reach of Python wrappers."""
 
     remedy = "use --vec-env dummy, or make_vec_env"
 
     def check_actions(self, actions: np.ndarray) -> np.ndarray:
         """
+        Check that actions are in the action space.
+
         :param actions: ``(n_envs,)`` integers
-        :return: the same
-        :raises ValueError: if there is none of that number
+        :return: the actions as an array
+        :raises ValueError: if an action is outside the action space
         """
         assert isinstance(self.action_space, spaces.Discrete)
         actions = np.asarray(actions)
         if actions.min() < 0 or actions.max() >= self.action_space.n:
-            raise ValueError(f"Actions must lie between 0 and {self.action_space.n - 1}, got {actions}.")
+            raise ValueError(f"Actions must be between 0 and {self.action_space.n - 1}, got {actions}.")
         return actions
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """
-        :param attr_name: An attribute of this object, which stands for all its environments
-        :param indices: Environments to answer for, all by default
-        :return: The value, once for each of them
+        Read an attribute of this object, which is the same for all its environments.
+
+        :param attr_name: Name of the attribute
+        :param indices: Indices of the environments, all by default
+        :return: the value, repeated for each of them
+        :raises AttributeError: if this object does not have the attribute
         """
         if not hasattr(self, attr_name):
-            raise AttributeError(f"{self._where()} and have no {attr_name}: {self.remedy}.")
+            raise AttributeError(f"{self._where()} and do not have {attr_name}: {self.remedy}.")
         return [getattr(self, attr_name) for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """
-        Not possible here.
+        Not supported.
 
         :param attr_name: Name of the attribute
-        :param value: Its new value
-        :param indices: Environments to set it in
+        :param value: Value of the attribute
+        :param indices: Indices of the environments
+        :raises NotImplementedError: always
         """
         raise NotImplementedError(f"{self._where()}, {attr_name} cannot be set: {self.remedy}.")
 
     def env_method(self, method_name: str, *method_args, indices: VecEnvIndices = None, **method_kwargs) -> list[Any]:
         """
-        Not possible here.
+        Not supported.
 
         :param method_name: Name of the method
-        :param method_args: Its positional arguments
-        :param indices: Environments to call it on
-        :param method_kwargs: Its named arguments
-        :return: Nothing, it raises
+        :param method_args: Positional arguments of the method
+        :param indices: Indices of the environments
+        :param method_kwargs: Keyword arguments of the method
+        :raises NotImplementedError: always
         """
         raise NotImplementedError(f"{self._where()}, {method_name} cannot be called: {self.remedy}.")
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
         """
-        :param wrapper_class: A wrapper of single environments, which cannot be inside C++
-        :param indices: Environments to answer for, all by default
+        Return False: environments in C++ cannot be wrapped individually.
+
+        :param wrapper_class: Class of the wrapper
+        :param indices: Indices of the environments, all by default
         :return: False for each of them
         """
         return [False for _ in self._get_indices(indices)]

@@ -1,8 +1,8 @@
 """
-Arguments of the native vector environments, as ordinary environments that are made one by one take them.
+Translate arguments of the native vector environments into those of ordinary environments.
 
-Knows what ``gym.make`` and ``AtariWrapper`` are told, and how the RL Zoo writes wrappers down. Must not know any network,
-novelty or algorithm.
+Knows the arguments of ``gym.make`` and ``AtariWrapper``, and the RL Zoo's notation for wrappers. Must not
+know any network, novelty or algorithm.
 """
 
 import inspect
@@ -17,33 +17,37 @@ from sb3_snd.envs.atari import AtariVecEnv, AtariWrapper
 from sb3_snd.envs.procgen import ENTRY_POINT
 
 ATARI_WRAPPER = "sb3_snd.envs.AtariWrapper"
-#: arguments that the emulators' environments must not get, as they are given otherwise -> how
+#: arguments of native vector environments that are given by other means -> those means
 ELSEWHERE = {
     "env_id": "--env",
     "seed": "--seed",
     "n_envs": "the hyperparameter n_envs",
     "n_stack": "the hyperparameter frame_stack",
 }
-#: those of ALE's ordinary environment that AtariWrapper sets itself -> its own argument
+#: arguments of ALE's ordinary environment that AtariWrapper sets itself -> AtariWrapper's own argument
 REPLACED = {"frameskip": "frame_skip", "max_num_frames_per_episode": "max_episode_steps"}
 
 
 def is_emulated(env_id: str, env_wrapper: Any) -> bool:
     """
+    Check whether a native vector environment is equivalent to an ordinary one.
+
     :param env_id: Gymnasium id
-    :param env_wrapper: ``env_wrapper`` of an entry of hyperparameters, None if it has none
-    :return: whether there is a native vector environment that does the same
+    :param env_wrapper: ``env_wrapper`` of an entry of hyperparameters; None if it has none
+    :return: whether there is an equivalent native vector environment
     """
     return ATARI_WRAPPER in _names(env_wrapper) or gym.spec(env_id).entry_point == ENTRY_POINT
 
 
 def with_defaults(env_wrapper: Any, env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Name the default of the native vector environment where the ordinary one has another, so that both are the same.
+    Add the native vector environment's default if that of the ordinary environment differs, so that both
+    behave the same.
 
-    :param env_wrapper: ``env_wrapper`` of an entry of hyperparameters, None if it has none
-    :param env_kwargs: Its ``env_kwargs``
-    :return: ``env_kwargs``; in Atari, where ids differ in it, with ``repeat_action_probability`` unless the wrapper has it
+    :param env_wrapper: ``env_wrapper`` of an entry of hyperparameters; None if it has none
+    :param env_kwargs: ``env_kwargs`` of the entry
+    :return: copy of ``env_kwargs``. For Atari, whose ids have different defaults, it contains
+        ``repeat_action_probability`` unless the wrapper's arguments do
     """
     name = "repeat_action_probability"
     if ATARI_WRAPPER not in _names(env_wrapper) or name in _given(env_wrapper):
@@ -53,16 +57,17 @@ def with_defaults(env_wrapper: Any, env_kwargs: Mapping[str, Any]) -> dict[str, 
 
 def as_ordinary(env_id: str, env_wrapper: Any, env_kwargs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """
-    Divide arguments of a native vector environment between ``gym.make`` and ``AtariWrapper``. The number of threads is left
-    out. Ids that repeat each action themselves, such as ``ALE/...-v5``, are asked not to. Arguments that were divided before
-    stay as they are, and so do those of all other environments.
+    Divide the arguments of a native vector environment between ``gym.make`` and ``AtariWrapper``.
+
+    The number of threads is omitted. For ids that repeat each action themselves, such as ``ALE/...-v5``, this
+    is switched off. Arguments that are already divided, and those of all other environments, are not changed.
 
     :param env_id: Gymnasium id
-    :param env_wrapper: ``env_wrapper`` of an entry of hyperparameters, None if it has none; it may hold arguments of the
-        native vector environment
-    :param env_kwargs: Its ``env_kwargs``, which take precedence over those of the wrapper
-    :return: both, for ordinary environments
-    :raises ValueError: if an argument has to be given otherwise
+    :param env_wrapper: ``env_wrapper`` of an entry of hyperparameters, which may contain arguments of the
+        native vector environment; None if it has none
+    :param env_kwargs: ``env_kwargs`` of the entry; they take precedence over the wrapper's arguments
+    :return: ``env_wrapper`` and ``env_kwargs`` for ordinary environments
+    :raises ValueError: if an argument must be given by other means
     """
     if not is_emulated(env_id, env_wrapper):
         return env_wrapper, dict(env_kwargs)
@@ -81,19 +86,19 @@ def as_ordinary(env_id: str, env_wrapper: Any, env_kwargs: Mapping[str, Any]) ->
 
 
 def _names(env_wrapper: Any) -> list[Any]:
-    """:return: names, or classes, of wrappers in the Zoo's notation: one or several, each with or without arguments"""
+    """Return names or classes of wrappers in the Zoo's notation: one or a list, each with or without arguments."""
     wrappers = env_wrapper if isinstance(env_wrapper, list) else [env_wrapper]
     return [next(iter(wrapper), None) if isinstance(wrapper, dict) else wrapper for wrapper in wrappers]
 
 
 def _given(env_wrapper: Any) -> dict[str, Any]:
-    """:return: the arguments of AtariWrapper, if it is there and has any"""
+    """Return the arguments of AtariWrapper; empty if it is missing or has no arguments."""
     wrappers = env_wrapper if isinstance(env_wrapper, list) else [env_wrapper]
     return next((each[ATARI_WRAPPER] for each in wrappers if isinstance(each, dict) and ATARI_WRAPPER in each), {})
 
 
 def _with_arguments(env_wrapper: Any, arguments: dict[str, Any]) -> Any:
-    """:return: the same, with these arguments of AtariWrapper"""
+    """Return a copy of ``env_wrapper`` with these arguments of AtariWrapper."""
     if isinstance(env_wrapper, list):
         return [_with_arguments(each, arguments) if ATARI_WRAPPER in _names(each) else each for each in env_wrapper]
     return {ATARI_WRAPPER: arguments} if arguments else ATARI_WRAPPER

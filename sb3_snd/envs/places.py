@@ -1,8 +1,7 @@
 """
-Where agents are, for counting how much of an environment they have seen: rooms of Atari games, states of grids, coarse
-positions.
+Find out where agents are, to count how much of an environment they have seen.
 
-Knows the insides of environments. Must not know any network, novelty or algorithm.
+Knows the internals of environments. Must not know any network, novelty or algorithm.
 """
 
 import hashlib
@@ -18,22 +17,27 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from sb3_snd.envs.atari import AtariVecEnv
 from sb3_snd.envs.procgen import ProcgenVecEnv
 
-N_BINS = 20  # a bounded dimension's, where places are coarse positions
-N_FOLLOWED = 8  # environments of ALE's vector environment, each in an emulator of its own
-MAX_DIMS = 3  # of a state that is divided into bins
+N_BINS = 20  # number of bins per dimension of a coarse position
+N_FOLLOWED = 8  # number of ALE's environments whose rooms are read, each from an additional emulator
+MAX_DIMS = 3  # maximum number of dimensions of a coarse position
 
 
 def find_places(venv: VecEnv) -> Callable[[], Sequence[Hashable]] | None:
     """
-    Environments of one's own tell by a method ``get_place()``, of theirs or of a wrapper's, that returns something hashable.
-    Known besides: rooms of Atari games (see :data:`~sb3_snd.envs.atari.ROOM_BYTES`; of ALE's vector environment those of the
-    first eight environments, and only if this is called between a seeded reset and the first step), unit squares in Procgen,
-    and without subprocesses states of MiniGrid and of Gymnasium's toy texts, and classic control with up to three bounded
-    dimensions, in 20 bins each.
+    Find a function that returns the place of each agent. A place depends on the environment:
 
-    :param venv: The environment, however wrapped
-    :return: a function that returns where each environment is now, ``n_envs`` of them, None for one that cannot be asked;
-        None where nothing is known
+    - any environment or wrapper with a method ``get_place()``: the hashable value that it returns;
+    - Atari: the room, see :data:`~sb3_snd.envs.atari.ROOM_BYTES`. In ALE's vector environment only those of
+      the first eight environments are known, and only if this function is called between a seeded reset and
+      the first step;
+    - Procgen: the unit square;
+    - MiniGrid and Gymnasium's toy texts, without subprocesses: the state;
+    - classic control with up to three bounded dimensions, without subprocesses: the position, in 20 bins
+      each.
+
+    :param venv: Vector environment with any wrappers
+    :return: function that returns ``n_envs`` places, None for environments whose place is unknown; None if no
+        places can be read
     """
     base = venv.unwrapped
     if isinstance(base, AtariVecEnv):
@@ -49,7 +53,7 @@ def find_places(venv: VecEnv) -> Callable[[], Sequence[Hashable]] | None:
 
 
 def _reader(env: gym.Env) -> Callable[[], Hashable] | None:
-    """:return: a function that returns where one environment is; None where nothing is known"""
+    """Return a function that returns the place of one environment; None if its places cannot be read."""
     inner: Any = env.unwrapped
     space = inner.observation_space
     if all(hasattr(inner, name) for name in ("grid", "agent_pos", "agent_dir", "carrying")):
@@ -68,7 +72,7 @@ def _reader(env: gym.Env) -> Callable[[], Hashable] | None:
 
 
 def _grid_state(env: Any) -> Hashable:
-    """:return: of MiniGrid: what lies where, the agent's square and direction, and what it carries"""
+    """Return the state of MiniGrid: a hash of the grid, the agent's square and direction, and what it carries."""
     cells = [cell if cell is None else cell.encode() for cell in env.grid.grid]  # grid.encode() takes ten times as long
     grid = hashlib.blake2b(repr(cells).encode(), digest_size=8).digest()
     carried = None if env.carrying is None else env.carrying.encode()
@@ -77,10 +81,12 @@ def _grid_state(env: Any) -> Hashable:
 
 def coarse_position(state: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[int, ...]:
     """
-    :param state: ``(D,)``
-    :param low: Least values, ``(D,)``
+    Divide a state into bins.
+
+    :param state: State, ``(D,)``
+    :param low: Smallest values, ``(D,)``
     :param high: Largest values, ``(D,)``
-    :return: the bin of each dimension, 0 to 19
+    :return: bin of each dimension, 0 to 19
     """
     shares = [(float(s) - float(a)) / (float(b) - float(a)) for s, a, b in zip(state, low, high, strict=True)]
     return tuple(min(max(math.floor(share * N_BINS), 0), N_BINS - 1) for share in shares)

@@ -1,8 +1,8 @@
 """
-Procgen games, in two ways: the engine's own vector environment as a ``VecEnv``, and ordinary Gymnasium environments.
+Procgen games in two forms: the engine's vector environment as a ``VecEnv``, and ordinary environments.
 
-Knows how Procgen's engine is stepped and seeded. The Gymnasium ids ``procgen-<game>-v0`` are registered when this module is
-imported. Must not know any network, novelty or algorithm.
+Knows how Procgen's engine is stepped and seeded. Importing this module registers the Gymnasium ids
+``procgen-<game>-v0``. Must not know any network, novelty or algorithm.
 """
 
 from collections.abc import Sequence
@@ -32,28 +32,31 @@ class ProcgenVecEnv(NativeVecEnv):
     """
     Procgen's engine, which steps all games in C++ threads, as a ``VecEnv``.
 
-    Observations are ``(n_envs, 3 * n_stack, 64, 64)`` uint8, three channels (red, green, blue) a frame, the newest frame
-    last; after a reset those before the newest are zero. Rewards are the game's own. Every info has ``"level_seed"``,
-    that of the level in the observation returned with it, and ``"prev_level_complete"``, whether the step before that
-    observation reached the goal.
+    Observations are ``(n_envs, 3 * n_stack, 64, 64)`` uint8, with three channels (red, green, blue) per frame
+    and the newest frame last. After a reset the older frames are zero. Rewards are the game's own. Every info
+    has ``"level_seed"``, the seed of the level in the observation returned with it, and
+    ``"prev_level_complete"``, whether the step before that observation reached the goal.
 
-    The engine never shows the last screen of an episode: with the last reward it hands out the first screen of the next
-    episode. The newest frame of a terminal observation is therefore that of the step before, once more. An episode that
-    reached the engine's time limit without its goal counts as truncated, also where the agent was lost in that very step,
-    which the engine does not tell apart.
+    The engine never shows the last screen of an episode: with the last reward it returns the first screen of
+    the next episode. The newest frame of a terminal observation therefore repeats that of the previous step.
+    An episode that reaches the engine's time limit without the goal counts as truncated. This includes
+    episodes in which the agent dies in that very step, because the engine does not distinguish them.
 
-    The defaults are the engine's own, here and in ``ProcgenEnv``. The settings of arXiv 2302.11563 are
+    The defaults are those of the engine, here and in ``ProcgenEnv``. The settings of arXiv 2302.11563 are
     ``distribution_mode="exploration", random_action_probability=0.01``.
 
     :param env_id: Gymnasium id of a Procgen game, ``"procgen-<game>-v0"``
     :param n_envs: Number of environments
     :param n_stack: Number of frames in an observation
-    :param distribution_mode: ``"easy"``, ``"hard"``, ``"extreme"``, ``"memory"`` or ``"exploration"`` (one fixed hard
-        level); not every game has the last three
-    :param random_action_probability: Probability, at each step, that a uniformly random action replaces the one given
-    :param num_threads: Number of C++ threads; 0 for as many as :func:`~sb3_snd.hardware.available_threads` counts
-    :param render_mode: None or ``"rgb_array"``, pictures of 512x512 pixels
-    :param engine_options: Other options of ``procgen.ProcgenGym3Env``, such as ``num_levels`` or ``use_backgrounds``
+    :param distribution_mode: ``"easy"``, ``"hard"``, ``"extreme"``, ``"memory"`` or ``"exploration"`` (one
+        fixed hard level); not every game has the last three
+    :param random_action_probability: Probability per step that a uniformly random action replaces the given
+        one
+    :param num_threads: Number of C++ threads; 0 for the number that
+        :func:`~sb3_snd.hardware.available_threads` returns
+    :param render_mode: None or ``"rgb_array"``, which renders pictures of 512x512 pixels
+    :param engine_options: Other options of ``procgen.ProcgenGym3Env``, such as ``num_levels`` or
+        ``use_backgrounds``
     """
 
     def __init__(
@@ -84,7 +87,7 @@ class ProcgenVecEnv(NativeVecEnv):
             env_name=game,
             distribution_mode=distribution_mode,
             render_mode=render_mode,
-            # To the engine 0 means the calling thread, and one game needs no other
+            # For the engine, 0 means the calling thread, which is sufficient for a single game
             num_threads=0 if n_envs == 1 else min(num_threads or available_threads(), n_envs),
         )
         self._engine: Any = None
@@ -93,15 +96,17 @@ class ProcgenVecEnv(NativeVecEnv):
 
     def reset(self) -> np.ndarray:
         """
-        Start a new episode everywhere, with the seed given to ``seed`` since the last reset: the engine, which takes one
-        seed for all its games, is then made anew. Nothing is stepped where every environment stands at its beginning.
+        Start a new episode in all environments, with the seed given to ``seed`` since the last reset.
+
+        For a new seed a new engine is made, because an engine takes one seed for all its games. If all
+        environments are already at the start of an episode, nothing is stepped.
 
         :return: observations ``(n_envs, 3 * n_stack, 64, 64)`` uint8
         """
         seed = self._seeds[0]
         if self._engine is None or seed is not None:
             self.close()
-            rand_seed = None if seed is None else seed % 2**31  # the engine wants 31 bits
+            rand_seed = None if seed is None else seed % 2**31  # the engine accepts 31 bits
             self._engine = engine_class()(rand_seed=rand_seed, **self.engine_kwargs)
             self._rng = np.random.default_rng(seed)
         elif not self._engine.observe()[2].all():
@@ -119,21 +124,22 @@ class ProcgenVecEnv(NativeVecEnv):
 
     def step_async(self, actions: np.ndarray) -> None:
         """
-        Hand the actions, or random ones in their place, to the C++ threads and return at once.
+        Pass the actions, some replaced by random ones, to the C++ threads and return immediately.
 
         :param actions: ``(n_envs,)`` integers
+        :raises RuntimeError: if ``reset`` has not been called
         """
         if self._engine is None:
-            raise RuntimeError("There is no episode yet: call reset() before step().")
+            raise RuntimeError("No episode has started: call reset() before step().")
         random = self._rng.random(self.num_envs) < self.random_action_probability
         self._engine.act(np.where(random, self._rng.integers(N_ACTIONS, size=self.num_envs), self.check_actions(actions)))
 
     def step_wait(self) -> VecEnvStepReturn:
         """
-        Collect what ``step_async`` started.
+        Wait for the results of the step that ``step_async`` started.
 
-        :return: observations ``(n_envs, 3 * n_stack, 64, 64)`` uint8, in memory that no later step touches; rewards
-            ``(n_envs,)`` float32; dones ``(n_envs,)`` bool; infos
+        :return: observations ``(n_envs, 3 * n_stack, 64, 64)`` uint8, in memory that later steps do not
+            change; rewards ``(n_envs,)`` float32; dones ``(n_envs,)`` bool; infos
         """
         rewards, frames, dones = self._engine.observe()
         engine_infos = self._engine.get_info()
@@ -141,7 +147,7 @@ class ProcgenVecEnv(NativeVecEnv):
         complete = np.array([info["prev_level_complete"] for info in engine_infos], dtype=bool)  # (n_envs,)
         self._elapsed += 1
         truncated = dones & ~complete & (self._elapsed >= self.time_limit)
-        # With use_sequential_levels an episode goes on in the next level, whose time begins anew
+        # With use_sequential_levels an episode continues in the next level, whose time starts at 0
         self._elapsed[dones | complete] = 0
 
         infos: list[dict[str, Any]] = [
@@ -159,9 +165,9 @@ class ProcgenVecEnv(NativeVecEnv):
 
     def get_places(self) -> list[tuple[int, ...]]:
         """
-        Costs about as much as a step.
+        Read the place of each agent from the engine. A call takes about as long as a step.
 
-        :return: the unit square ``(x, y)`` that each agent is in, after the level's seed unless there is but one level
+        :return: unit square ``(x, y)`` of each agent, after the level's seed if there are several
         """
         seeds = [(info["level_seed"],) if self.many_levels else () for info in self._engine.get_info()]
         squares = map(agent_position, self._engine.get_state())
@@ -169,12 +175,15 @@ class ProcgenVecEnv(NativeVecEnv):
 
     def get_images(self) -> Sequence[np.ndarray | None]:
         """
-        :return: a picture ``(512, 512, 3)`` uint8 of each environment's observation, with ``render_mode="rgb_array"``
+        Return the pictures that the engine rendered.
+
+        :return: picture ``(512, 512, 3)`` uint8 of each environment's observation; None without
+            ``render_mode="rgb_array"``
         """
         return self._images
 
     def close(self) -> None:
-        """End the C++ threads."""
+        """Stop the engine and its C++ threads."""
         if self._engine is not None:
             self._engine.close()
             self._engine = None
@@ -182,13 +191,14 @@ class ProcgenVecEnv(NativeVecEnv):
 
 def make_procgen_env(env_id: str, n_envs: int = 1, seed: int | None = None, **kwargs: Any) -> VecEnv:
     """
-    Procgen environments with the reward as it is; ``infos[i]["episode"]`` has an ended episode's score and length.
+    Make Procgen environments with unscaled rewards; ``infos[i]["episode"]`` has score and length of an
+    episode that ended.
 
     :param env_id: Gymnasium id of a Procgen game, ``"procgen-<game>-v0"``
     :param n_envs: Number of environments
     :param seed: Seed of the levels and the random actions; drawn from numpy's global generator if None
     :param kwargs: Other arguments of ``ProcgenVecEnv``
-    :return: The vectorized environment
+    :return: vector environment
     """
     seed = checked({"seed": seed}, ARGUMENTS)["seed"]
     venv = ProcgenVecEnv(env_id, n_envs, **kwargs)
@@ -198,17 +208,20 @@ def make_procgen_env(env_id: str, n_envs: int = 1, seed: int | None = None, **kw
 
 class ProcgenEnv(gym.Env):
     """
-    One Procgen game as an ordinary environment, ``gym.make("procgen-<game>-v0")``: for ``make_vec_env`` and the RL Zoo.
-    Stacked by two and transposed it gives what ``ProcgenVecEnv`` gives, with which it shares defaults and arguments.
+    One Procgen game as an ordinary environment, ``gym.make("procgen-<game>-v0")``, for ``make_vec_env`` and
+    the RL Zoo.
 
-    Observations are ``(64, 64, 3)`` uint8. The engine never shows the last screen of an episode, so the last observation
-    is that of the step before, once more.
+    With two frames stacked and transposed it returns the same observations as ``ProcgenVecEnv``, and it has
+    the same defaults and arguments. Its own observations are ``(64, 64, 3)`` uint8. The engine never shows
+    the last screen of an episode, so the last observation repeats that of the previous step.
 
     :param game: Name of the game
     :param distribution_mode: See ``ProcgenVecEnv``
-    :param random_action_probability: Probability, at each step, that a uniformly random action replaces the one given
-    :param render_mode: None or ``"rgb_array"``; Gymnasium makes ``"human"`` from it
-    :param engine_options: Other options of ``procgen.ProcgenGym3Env``, such as ``num_levels`` or ``use_backgrounds``
+    :param random_action_probability: Probability per step that a uniformly random action replaces the given
+        one
+    :param render_mode: None or ``"rgb_array"``, from which Gymnasium makes ``"human"``
+    :param engine_options: Other options of ``procgen.ProcgenGym3Env``, such as ``num_levels`` or
+        ``use_backgrounds``
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 15}
@@ -229,7 +242,9 @@ class ProcgenEnv(gym.Env):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         """
-        :param seed: Seed of the levels and the random actions to come; they go on as they were if None
+        Start a new episode.
+
+        :param seed: Seed of the levels and the random actions; None continues their current sequence
         :param options: Unused
         :return: observation ``(64, 64, 3)`` uint8, info
         """
@@ -243,6 +258,8 @@ class ProcgenEnv(gym.Env):
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """
+        Make one step.
+
         :param action: Integer from 0 to 14
         :return: observation ``(64, 64, 3)`` uint8, reward, terminated, truncated, info
         """
@@ -250,7 +267,7 @@ class ProcgenEnv(gym.Env):
         truncated = info.pop("TimeLimit.truncated")
         frame = info.pop("terminal_observation", np.asarray(obs)[0])
         if done:
-            info["level_seed"] = self._info["level_seed"]  # the engine is one episode ahead
+            info["level_seed"] = self._info["level_seed"]  # the engine is already in the next episode
         else:
             self._picture = self._venv.get_images()[0]
         self._info = info
@@ -258,16 +275,21 @@ class ProcgenEnv(gym.Env):
 
     def get_place(self) -> tuple[int, ...]:
         """
-        :return: the unit square that the agent is in, see ``ProcgenVecEnv.get_places``; after an end that of the next episode
+        Read the place of the agent from the engine.
+
+        :return: unit square of the agent, see ``ProcgenVecEnv.get_places``; after the end of an episode that
+            of the next one
         """
         return self._venv.get_places()[0]
 
     def render(self) -> np.ndarray | None:  # type: ignore[override]
         """
-        :return: a picture ``(512, 512, 3)`` uint8 of the observation, with ``render_mode="rgb_array"``
+        Return the picture that the engine rendered.
+
+        :return: picture ``(512, 512, 3)`` uint8 of the observation; None without ``render_mode="rgb_array"``
         """
         return self._picture
 
     def close(self) -> None:
-        """End the engine."""
+        """Stop the engine."""
         self._venv.close()
