@@ -144,7 +144,7 @@ def poison(layers: Sequence[Layer], frames: th.Tensor) -> th.Tensor:
     makes NaN of it, as the layers one by one do.
 
     :param layers: The layers
-    :param frames: What goes into them, ``(n, C, H, W)``; bfloat16 frames, which are made from uint8 images, are not searched
+    :param frames: Input of the layers, ``(n, C, H, W)``; bfloat16 frames come from uint8 images and are not searched
     :return: ``(n,)`` float32: NaN where the frame or any weight or bias is not finite, else 0
     """
     weights = th.stack([parameter.sum() for parameter in _parameters(layers)]).sum()
