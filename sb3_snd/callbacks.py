@@ -1,6 +1,7 @@
-"""``SNDCallback`` for unmodified SB3 algorithms, and ``StreamMonitor``, which writes both returns of each episode.
+"""``SNDCallback`` for unmodified SB3 algorithms, and ``StreamMonitor``, which writes both returns of each
+episode.
 
-Knows SB3's callbacks and the wrapper; no algorithm of its own.
+Knows SB3's callbacks and the wrapper, but no algorithm of its own.
 """
 
 import json
@@ -29,25 +30,29 @@ ARGUMENTS = {"save_path": PATH, "save_freq": whole(0), "name_prefix": NAME, "res
 
 class SNDCallback(BaseCallback):
     """
-    Trains, logs and saves the ``SND`` of a :class:`~sb3_snd.wrappers.VecIntrinsicReward` beside an unmodified algorithm,
-    and lets the wrapper reward for as long as the algorithm learns.
+    Train, log and save the ``SND`` of a :class:`~sb3_snd.wrappers.VecIntrinsicReward` beside an unmodified
+    algorithm, and let the wrapper reward steps for as long as the algorithm learns.
 
-    On-policy (PPO, A2C, and sb3-contrib's): ``SND.n_epochs`` passes over each rollout, when it is complete. That is before the
-    algorithm's own update, which changes nothing: neither reads the other's nets.
+    On-policy algorithms (PPO, A2C, and those of sb3-contrib): The nets are trained with ``SND.n_epochs`` passes
+    over each complete rollout. This runs before the algorithm's own update; the order does not matter, as
+    neither uses the other's networks.
 
-    Off-policy (DQN, SAC, ...): as many transitions, drawn from the replay buffer, as were collected, so as many passes
-    on average. The bonus is that of the time of the step, it is not computed anew when a transition is replayed. With
-    ``optimize_memory_usage=True`` the last transition of an episode is not drawn, as the buffer does not keep its successor.
+    Off-policy algorithms (DQN, SAC, ...): The nets are trained on as many transitions, drawn from the replay
+    buffer, as were collected, times ``SND.n_epochs``. The bonus is the one computed when the transition was
+    collected; it is not recomputed when the transition is replayed. With ``optimize_memory_usage=True`` the
+    last transition of an episode is never drawn, since the buffer does not keep its successor.
 
     :param save_path: Folder for the nets, ``<name_prefix>_<steps>_steps.snd.pth`` and, at the end of training,
-        ``<name_prefix>.snd.pth``; None: nothing is saved
-    :param save_freq: Calls of ``env.step`` between two saves, as for SB3's ``CheckpointCallback``; 0: only at the end
+        ``<name_prefix>.snd.pth``; None means that nothing is saved
+    :param save_freq: Number of calls of ``env.step`` between two saves, as in SB3's ``CheckpointCallback``; 0
+        means only at the end
     :param name_prefix: Common prefix of the files
-    :param restore: File of an earlier run to continue from
-    :param verbose: 0 for no output, 2 to tell of each save
-    :raises ValueError: for a value out of its range, or, when training begins, if the environment has no intrinsic reward,
-        the algorithm no rollout or replay buffer or one that computes rewards itself, or the rollout is a single transition;
-        in training, if ``optimize_memory_usage=True`` leaves no transition whose successor is known
+    :param restore: File of an earlier run from which to continue
+    :param verbose: 0 for no output, 2 to report each save
+    :raises ValueError: for a value out of its range. When training begins: if the environment has no intrinsic
+        reward, if the algorithm has neither a rollout buffer nor a replay buffer or has one that computes
+        rewards itself, or if the rollout is a single transition. During training: if
+        ``optimize_memory_usage=True`` leaves no transition whose successor is known
     """
 
     def __init__(
@@ -66,7 +71,7 @@ class SNDCallback(BaseCallback):
         self.name_prefix = name_prefix
         self.restore = restore
         self.wrapper: VecIntrinsicReward | None = None
-        self._untrained = 0  # transitions that the replay buffer got since the nets' last update
+        self._untrained = 0  # number of transitions on which the nets have yet to be trained
         self._seen = 0
 
     def _init_callback(self) -> None:
@@ -76,35 +81,35 @@ class SNDCallback(BaseCallback):
             raise ValueError("SNDCallback found no intrinsic reward: wrap the environment in VecIntrinsicReward first.")
         name = type(self.model).__name__
         if wrapper.rewards == "streams" and hasattr(self.model, "snd"):
-            raise ValueError(f"{name} trains its own SND: leave SNDCallback away, or use it with an unmodified algorithm.")
+            raise ValueError(f"{name} trains its own SND: remove SNDCallback, or use it with an unmodified algorithm.")
         if wrapper.rewards == "streams":
-            raise ValueError(f"rewards='streams' is for PPOSND, {name} needs one reward: use rewards='combined'.")
+            raise ValueError(f"rewards='streams' is for PPOSND, but {name} needs one reward: use rewards='combined'.")
         if isinstance(self.model, OnPolicyAlgorithm):
             wrapper.snd.minibatch_size(self.model.n_steps * self.model.n_envs)
         elif not isinstance(self.model, OffPolicyAlgorithm):
             raise ValueError(
-                f"SNDCallback trains from a rollout or replay buffer, which {name} never fills:"
+                f"SNDCallback trains from a rollout buffer or replay buffer, and {name} never fills one:"
                 " use an algorithm such as PPO, A2C, DQN or SAC."
             )
         elif isinstance(self.model.replay_buffer, HerReplayBuffer):
             raise ValueError("HerReplayBuffer computes rewards itself and would drop the intrinsic one: use DictReplayBuffer.")
         elif (normalize := unwrap_vec_normalize(wrapper.venv)) and normalize is self.model.get_vec_normalize_env():
             raise ValueError(
-                f"{name} keeps rewards as they are below VecNormalize, so without the intrinsic one:"
+                f"{name} stores the rewards from below VecNormalize, which lack the intrinsic reward:"
                 " wrap in VecIntrinsicReward first, in VecNormalize last."
             )
-        wrapper.training = False  # should somebody have set it
+        wrapper.training = False  # in case other code has set it
         self.wrapper, self.snd = wrapper, wrapper.snd
         if self.restore is not None:
             self.snd.load(self.restore)
-            self.restore = None  # once, not again when training continues
+            self.restore = None  # so that a continued training does not load it again
         if self.save_path is not None:
             self.save_path.mkdir(parents=True, exist_ok=True)
 
     def _on_training_start(self) -> None:
         assert self.wrapper is not None
         if self.wrapper.training:
-            raise ValueError("Two SNDCallbacks would train the same nets: give one of them only.")
+            raise ValueError("Two SNDCallbacks would train the same nets: remove one of them.")
         self.wrapper.train_during(self._learn_call())
         self._seen = self.num_timesteps
         if isinstance(self.model, OffPolicyAlgorithm):
@@ -112,7 +117,7 @@ class SNDCallback(BaseCallback):
 
     @staticmethod
     def _learn_call() -> FrameType:
-        """:return: the call of ``learn`` that has called the callbacks"""
+        """Return the frame of the call of ``learn`` that has called the callbacks."""
         call: FrameType | None = sys._getframe()
         while call is not None and call.f_code.co_name in ("_learn_call", "_on_training_start", "on_training_start"):
             call = call.f_back
@@ -158,7 +163,7 @@ class SNDCallback(BaseCallback):
             self.logger.record(f"snd/{name}", value)
 
     def _on_training_end(self) -> None:
-        if self.wrapper is None:  # the Zoo calls it also when the training was refused
+        if self.wrapper is None:  # the Zoo calls this even if training did not start because of an error
             return
         self.wrapper.training = False
         if self.save_path is not None:
@@ -174,9 +179,9 @@ class SNDCallback(BaseCallback):
 
 class ContinuedCSV(CSVOutputFormat):
     """
-    SB3's log as CSV, which begins a file anew, going on with one that is there.
+    Variant of SB3's CSV log that appends to an existing file instead of overwriting it.
 
-    :param filename: The file
+    :param filename: The file, which is created if it does not exist
     """
 
     def __init__(self, filename: str) -> None:
@@ -190,14 +195,20 @@ class ContinuedCSV(CSVOutputFormat):
 
 class StreamMonitor(BaseCallback):
     """
-    Writes ``monitor.csv`` as SB3's ``Monitor`` does, with two more columns: ``r`` is the environment's own score, ``r_ext``
-    the return of the rewards the learner saw (before ``VecNormalize`` scaled them), ``r_int`` the intrinsic return. ``l``
-    counts the agent's steps. What the logger records goes to ``progress.csv`` beside it, and among it, as SB3's off-policy
-    algorithms have it, ``time/episodes``, the number of finished episodes: it tells which rollout each of them ended in.
+    Write ``monitor.csv`` as SB3's ``Monitor`` does, with two more columns.
+
+    - ``r`` is the environment's own score.
+    - ``r_ext`` is the return of the rewards that the learner saw, before ``VecNormalize`` scaled them.
+    - ``r_int`` is the intrinsic return.
+    - ``l`` counts the agent's steps.
+
+    Values recorded by the logger are written to ``progress.csv`` in the same folder. They include
+    ``time/episodes``, the number of finished episodes, as in SB3's off-policy algorithms. It tells in which
+    rollout each episode ended.
 
     :param folder: Existing folder of the run
-    :param env_id: Written to the file's header
-    :param append: Whether to go on with the files that are there
+    :param env_id: Environment id for the file's header
+    :param append: Whether to append to existing files
     """
 
     def __init__(self, folder: str | Path, env_id: str, append: bool = False) -> None:
@@ -208,8 +219,8 @@ class StreamMonitor(BaseCallback):
         self._returns = np.zeros((0, 2))
         self._lengths = np.zeros(0, dtype=np.int64)
         self._start = 0.0
-        self._n_episodes = 0  # lines of the file
-        self._normalizer: VecNormalize | None = None  # of the rewards, below the intrinsic one
+        self._n_episodes = 0  # number of episodes in the file
+        self._normalizer: VecNormalize | None = None  # normalises extrinsic rewards, below the intrinsic reward
         self._writer: ResultsWriter | None = None
         self._progress: CSVOutputFormat | None = None
 
@@ -219,7 +230,7 @@ class StreamMonitor(BaseCallback):
         self._normalizer = unwrap_vec_normalize(self.model.env if wrapper is None else wrapper.venv)
         if self._writer is None or self._progress is None:  # training may be continued
             n_envs = self.training_env.num_envs
-            if len(self._lengths) != n_envs:  # otherwise a checkpoint has put back those of the episodes under way
+            if len(self._lengths) != n_envs:  # otherwise a checkpoint has restored those of unfinished episodes
                 self._returns, self._lengths = np.zeros((n_envs, 2)), np.zeros(n_envs, dtype=np.int64)
             monitor, progress = self.folder / "monitor.csv", self.folder / "progress.csv"
             goes_on = self.append and monitor.exists()
@@ -269,7 +280,7 @@ class StreamMonitor(BaseCallback):
         self.logger.record("time/episodes", self._n_episodes, exclude="tensorboard")
 
     def on_logs_cut(self) -> None:
-        """The end of both files was cut off while they were open."""
+        """Move to the new end of both files, which were truncated while they were open."""
         for file in (self._writer and self._writer.file_handler, self._progress and self._progress.file):
             if file:
                 file.seek(0, 2)
@@ -277,8 +288,8 @@ class StreamMonitor(BaseCallback):
 
     def _count_episodes(self) -> None:
         with open(self.folder / "monitor.csv", "rb") as file:
-            self._n_episodes = sum(1 for _ in file) - 2  # without the header and the names of the columns
+            self._n_episodes = sum(1 for _ in file) - 2  # except the header and the column names
 
     def on_new_episodes(self) -> None:
-        """A checkpoint could not bring back the episodes under way: they are as if they had never begun."""
+        """Forget the unfinished episodes, which a checkpoint could not restore."""
         self._returns[:], self._lengths[:] = 0, 0

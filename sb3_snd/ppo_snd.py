@@ -1,6 +1,6 @@
 """``PPOSND``: PPO with an extrinsic and an intrinsic stream of rewards, values and advantages.
 
-Knows SB3's rollout loop, the two-stream buffer and ``SND``; no network layer, no loss, no game.
+Knows SB3's rollout loop, the two-stream buffer and ``SND``, but no network layer, loss or game.
 """
 
 import contextlib
@@ -48,34 +48,41 @@ SelfPPOSND = TypeVar("SelfPPOSND", bound="PPOSND")
 
 class PPOSND(PPO):
     """
-    PPO with two value streams, driven by Self-supervised Network Distillation.
+    PPO with two value streams, one of which is driven by Self-supervised Network Distillation.
 
     Paper: Pecháč, Chovanec, Farkaš: Self-supervised network distillation, https://arxiv.org/abs/2302.11563
-    PPO's arguments keep PPO's defaults; the paper's settings are in ``hyperparams/``. ``CnnPolicy`` is the paper's net.
+    PPO's arguments keep PPO's defaults; the paper's settings are in ``hyperparams/``. ``CnnPolicy`` is the
+    paper's network.
 
-    :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a subclass of ``StreamActorCriticPolicy``
-    :param env: The environment; it is wrapped in a ``VecIntrinsicReward`` here. ``get_env()`` gives it back without
-    :param snd: Name of a target in ``sb3_snd.targets.TARGETS``, a subclass of ``Target``, or an ``SND``;
-        None: plain PPO with one stream
-    :param snd_kwargs: Arguments of ``SND``, if ``snd`` is not one yet; ``batch_size`` and ``precision`` are those given
-        here by default
+    :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a subclass of
+        ``StreamActorCriticPolicy``
+    :param env: The environment, which is wrapped in a ``VecIntrinsicReward`` here; ``get_env()`` returns it
+        unwrapped
+    :param snd: Name of a target in ``sb3_snd.targets.TARGETS``, a subclass of ``Target``, or an ``SND``; None
+        gives plain PPO with one stream
+    :param snd_kwargs: Arguments of ``SND``, if ``snd`` is not one yet; ``batch_size`` and ``precision`` are
+        those given here by default
     :param gamma: Discount factor of the extrinsic stream
     :param gamma_int: Discount factor of the intrinsic stream
-    :param ext_coef: Weight of the extrinsic advantage, or a function of the remaining progress of training, from 1 to 0;
-        unused with one stream
+    :param ext_coef: Weight of the extrinsic advantage, or a function of the remaining training progress, which
+        falls from 1 to 0; unused with one stream
     :param int_coef: Weight of the intrinsic advantage, or such a function; unused with one stream
-    :param intrinsic_episodic: Whether the intrinsic stream ends with the episode, as in the paper; if not, it goes on
-        through resets (RND, arXiv 1810.12894, section 2.3)
-    :param normalize_advantage: Whether to normalise the weighted advantage; by default not with two streams, as in
-        the paper, and as PPO does with one
-    :param vf_coef: Weight of the value loss, a mean over both streams: 1.0 here is 0.5 of the sum of both losses
-    :param precision: What the convolutions of the paper's nets compute in: ``"auto"``, ``"bfloat16"`` or ``"float32"``, see
-        :func:`~sb3_snd.hardware.resolve_precision`. By default it is ``"auto"``, and without SND ``"float32"``, as PPO is
-    :param cuda_graphs: Whether acting and both updates are recorded once and replayed: on CUDA and with a fused optimiser,
-        which all nets but plain PPO's for vectors have. The same algorithm up to rounding. Recorded updates only wait for the
-        device at their ends, where all losses and gradients are looked at, so ``target_kl`` is refused
+    :param intrinsic_episodic: Whether the intrinsic stream ends with the episode, as in the paper; if not, it
+        continues through resets (RND, arXiv 1810.12894, section 2.3)
+    :param normalize_advantage: Whether to normalise the weighted advantage. By default it is normalised with
+        one stream, as in PPO, but not with two, as in the paper
+    :param vf_coef: Weight of the value loss, which is a mean over both streams: 1.0 here equals 0.5 times the
+        sum of both losses
+    :param precision: Number format in which the convolutions of the paper's nets compute: ``"auto"``,
+        ``"bfloat16"`` or ``"float32"``, see :func:`~sb3_snd.hardware.resolve_precision`. The default is
+        ``"auto"``, or ``"float32"`` without SND, as in PPO
+    :param cuda_graphs: Whether to record acting and both updates once as CUDA graphs and replay them. This
+        needs CUDA and a fused optimiser, which all nets have except plain PPO's for vectors. The algorithm is
+        the same up to rounding. Recorded updates synchronise only once, at their end, when all losses and
+        gradients are checked, so early stopping by ``target_kl`` is not available
     :param kwargs: Further arguments of PPO, by name
-    :raises ValueError: for a value out of its range, an unknown target, or an observation space that no target can take
+    :raises ValueError: for a value out of its range, an unknown target, or an observation space that no target
+        supports
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -103,25 +110,27 @@ class PPOSND(PPO):
         **kwargs: Any,
     ) -> None:
         if isinstance(snd, SND) and snd_kwargs:
-            raise ValueError(f"snd_kwargs={snd_kwargs!r} only goes with the name of a target: give them to the SND itself.")
+            raise ValueError(f"snd_kwargs={snd_kwargs!r} needs the name or class of a target: pass them to the SND itself.")
         if normalize_advantage is None:
             normalize_advantage = snd is None
         if precision is None:
             precision = "float32" if snd is None else "auto"
         kwargs = checked({**kwargs, "normalize_advantage": normalize_advantage}, ARGUMENTS)
-        if _init_setup_model:  # otherwise ``load`` fills in what was saved
+        if _init_setup_model:  # otherwise ``load`` restores the saved attributes later
             check_policy(policy, self.policy_aliases)
             check_device(kwargs.get("device", "auto"))
             env = find_env(env, kwargs.get("verbose", 0))
             check_sizes(env, kwargs, trains_snd=snd is not None)
             if kwargs.get("use_sde") and not isinstance(env.action_space, spaces.Box):
-                raise ValueError(f"use_sde=True must be left away for {env.action_space}: gSDE is for continuous actions.")
+                raise ValueError(f"use_sde=True needs continuous actions (a Box space), not {env.action_space}.")
             if policy == "MultiInputPolicy" and not isinstance(env.observation_space, spaces.Dict):
-                raise ValueError(f"policy={policy!r} must be 'MlpPolicy' or 'CnnPolicy': {env.observation_space} is no Dict.")
+                raise ValueError(
+                    f"policy={policy!r} must be 'MlpPolicy' or 'CnnPolicy': {env.observation_space} is not a Dict space."
+                )
         snd_kwargs = check_snd_kwargs(snd_kwargs)
         if not isinstance(kwargs.get("rollout_buffer_kwargs"), (dict, type(None))):
-            raise ValueError(f"rollout_buffer_kwargs={kwargs['rollout_buffer_kwargs']!r} must be a dict, or be None.")
-        # What ``load`` builds the nets from; ``_setup_model`` puts them into ``self.snd``
+            raise ValueError(f"rollout_buffer_kwargs={kwargs['rollout_buffer_kwargs']!r} must be a dict or None.")
+        # ``load`` builds the nets from these two; ``_setup_model`` assigns them to ``self.snd``
         self.snd_target = snd.target_name if isinstance(snd, SND) else snd
         self.snd_kwargs = snd.init_kwargs if isinstance(snd, SND) else snd_kwargs
         self.snd = snd if isinstance(snd, SND) else None
@@ -137,7 +146,7 @@ class PPOSND(PPO):
 
     @property
     def n_streams(self) -> int:
-        """Two, or one without SND."""
+        """Number of streams: 2, or 1 without SND."""
         return 1 if self.snd_target is None else 2
 
     def _setup_model(self) -> None:
@@ -152,7 +161,7 @@ class PPOSND(PPO):
         )
         if self.rollout_buffer_class is None:
             self.rollout_buffer_class = StreamRolloutBuffer
-        # The parent reads both dicts once; they are put back so that the user's own arguments are what is saved
+        # The parent reads both dicts once; they are restored afterwards so that the user's own arguments are saved
         user_kwargs = self.policy_kwargs, self.rollout_buffer_kwargs
         self.policy_kwargs = {**self.policy_kwargs, "n_streams": self.n_streams}
         self.rollout_buffer_kwargs = {**self.rollout_buffer_kwargs, **(stream_kwargs if two else {})}
@@ -171,7 +180,7 @@ class PPOSND(PPO):
             self.snd.check_space(self.observation_space)
             self.snd.to(self.device)
             self.snd.set_precision()
-            self.snd.optimizer.load_state_dict(self.snd.optimizer.state_dict())  # moves its state to the same device
+            self.snd.optimizer.load_state_dict(self.snd.optimizer.state_dict())  # moves its state to the device
             if self.env is not None:
                 self.env = self._wrap_with_snd(self.env)
         if self.cuda_graphs:
@@ -179,10 +188,10 @@ class PPOSND(PPO):
 
     def _use_graphs(self) -> None:
         if not can_record(self.device):
-            warnings.warn(f"cuda_graphs=True: there are none on {self.device}, going on without.", stacklevel=2)
+            warnings.warn(f"cuda_graphs=True is ignored: {self.device} has no CUDA graphs.", stacklevel=2)
         if self.snd is not None:
             self.snd.fixed_shapes = True
-        if not self.use_sde:  # its noise is a new tensor now and then
+        if not self.use_sde:  # gSDE replaces its noise tensor now and then
             self._recorded_act = Replay(self._forward, self._policy_state)
 
     def _policy_state(self) -> Iterator[th.Tensor]:
@@ -195,9 +204,12 @@ class PPOSND(PPO):
 
     def _act(self, obs: th.Tensor | TensorDict) -> Tensors:
         """
+        Choose actions for a batch of observations.
+
         :return: actions, values ``(n_envs, S)`` and log-probabilities
-        :raises ValueError: on a CPU, what PyTorch's distributions say of parameters that are no numbers. They look at them
-            only where the log-probabilities are not finite, or nothing can be drawn; on other devices they always do
+        :raises ValueError: if parameters of the action distribution are NaN or invalid, with the message of
+            PyTorch's distributions. On a CPU they check them only if the log-probabilities are not finite or
+            sampling fails, on other devices always
         """
         if self._recorded_act is not None and isinstance(obs, th.Tensor):
             return self._recorded_act(obs)
@@ -215,7 +227,10 @@ class PPOSND(PPO):
             return actions, values, log_probs
 
     def _store_frames_once(self) -> None:
-        """A stack is rebuilt from its frames where the environment stacks as SB3 does, and novelty reads no more of it."""
+        """
+        Store single frames instead of stacks if the environment stacks like SB3's ``VecFrameStack`` and novelty
+        needs only the newest frame.
+        """
         if self.env is None or not isinstance(self.rollout_buffer, StreamRolloutBuffer):
             return
         n_stack = find_stack(self.env)
@@ -232,20 +247,21 @@ class PPOSND(PPO):
     def _check_arguments(self) -> None:
         if not issubclass(self.policy_class, StreamActorCriticPolicy):
             raise ValueError(
-                f"PPOSND needs a policy with one value a stream, not {self.policy_class.__name__}:"
+                f"PPOSND needs a policy with one value per stream, not {self.policy_class.__name__}:"
                 " use 'MlpPolicy', 'CnnPolicy', 'MultiInputPolicy' or a subclass of sb3_snd.policies.StreamActorCriticPolicy."
             )
         vars(self).update(checked({name: vars(self)[name] for name in ARGUMENTS if name in vars(self)}, ARGUMENTS))
         self.policy_kwargs = check_policy_kwargs(self.policy_class, self.policy_kwargs)
         if self.policy_kwargs.get("squash_output") and not self.use_sde:
-            raise ValueError("squash_output=True must go with use_sde=True: without gSDE it is not possible.")
+            raise ValueError("squash_output=True requires gSDE: set use_sde=True.")
         check_buffer(self.rollout_buffer_class, self.rollout_buffer_kwargs)
         if self.cuda_graphs and self.target_kl is not None:
             raise ValueError(
-                f"target_kl={self.target_kl!r} does not go with cuda_graphs=True, which has no early stopping: leave one away."
+                f"target_kl={self.target_kl!r} cannot be used with cuda_graphs=True, which has no early stopping:"
+                " drop one of them."
             )
         if self.cuda_graphs and self.rollout_buffer_class not in (None, StreamRolloutBuffer):
-            raise ValueError("cuda_graphs=True only knows StreamRolloutBuffer: leave rollout_buffer_class away.")
+            raise ValueError("cuda_graphs=True supports only StreamRolloutBuffer: omit rollout_buffer_class.")
 
     def _wrap_with_snd(self, env: VecEnv) -> VecEnv:
         assert self.snd is not None
@@ -255,7 +271,7 @@ class PPOSND(PPO):
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """
-        See ``BaseAlgorithm.set_env``.
+        Set the environment; see ``BaseAlgorithm.set_env``.
 
         :param env: The environment, without intrinsic reward
         :param force_reset: Whether to reset it before training
@@ -269,7 +285,10 @@ class PPOSND(PPO):
 
     def get_env(self) -> VecEnv | None:
         """
-        :return: the environment as it was given, with its own rewards, fit for evaluation
+        Return the environment without ``VecIntrinsicReward``, with its own rewards, so that it is suitable for
+        evaluation.
+
+        :return: the environment, or None if the model has none
         """
         return self.env.venv if isinstance(self.env, VecIntrinsicReward) else self.env
 
@@ -281,14 +300,16 @@ class PPOSND(PPO):
         n_rollout_steps: int,
     ) -> bool:
         """
-        Follows the text of ``OnPolicyAlgorithm.collect_rollouts`` of SB3 (MIT). It is overridden because there a time
-        limit bootstraps with one scalar ``gamma``, terminal observations are lost, and each observation would be
-        copied to the device three times.
+        Collect a rollout with the current policy.
+
+        This follows the text of ``OnPolicyAlgorithm.collect_rollouts`` of SB3 (MIT). It is overridden because
+        SB3's version bootstraps time limits with one scalar ``gamma``, loses terminal observations, and would
+        copy each observation to the device three times.
 
         :param env: The training environment
-        :param callback: Called at each step, and at the rollout's beginning and end
+        :param callback: Callback that is called at each step, and at the rollout's beginning and end
         :param rollout_buffer: The buffer to fill
-        :param n_rollout_steps: Steps of each environment
+        :param n_rollout_steps: Number of steps of each environment
         :return: False if the callback ended the training
         """
         self._follow_schedules()
@@ -303,7 +324,7 @@ class PPOSND(PPO):
                 wrapper.training = False
 
     def _follow_schedules(self) -> None:
-        """The weights of both streams, ``eta`` and the learning rate of SND's nets."""
+        """Update the weights of both streams, ``eta`` and the learning rate of SND's nets from their schedules."""
         if self.snd is None:
             return
         remaining = max(0.0, self._current_progress_remaining)
@@ -313,7 +334,7 @@ class PPOSND(PPO):
         self.snd.set_progress(remaining)
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
-        """The progress of a training before this one is over."""
+        """Set up the training, and reset the progress, which is still that of an earlier training."""
         total_timesteps, callback = super()._setup_learn(*args, **kwargs)
         if self.snd is not None:
             check_rollout(self.n_steps * self.n_envs)
@@ -345,8 +366,8 @@ class PPOSND(PPO):
             chosen, values, log_probs = self._act(obs_tensor)
             actions = chosen.cpu().numpy()
             if isinstance(env, VecIntrinsicReward):
-                env.last_obs = obs_tensor  # the copy on the device serves the novelty too
-            clipped_actions = self._clip_actions(actions)  # callbacks may read it in the locals, as those of PPO
+                env.last_obs = obs_tensor  # novelty uses the same copy on the device
+            clipped_actions = self._clip_actions(actions)  # callbacks may read this local variable, as in PPO
             new_obs, rewards, dones, infos = env.step(clipped_actions)
             rewards = np.array(rewards, dtype=np.float32).reshape(env.num_envs, self.n_streams)
             self.num_timesteps += env.num_envs
@@ -358,7 +379,7 @@ class PPOSND(PPO):
             self._update_info_buffer(infos, dones)
             for idx in np.flatnonzero(dones).tolist():
                 terminal_obs = infos[idx].get("terminal_observation")
-                if terminal_obs is None:  # no successor is known: s_t stands for it
+                if terminal_obs is None:  # the successor is unknown: use s_t instead
                     terminal_obs = map_obs(lambda entry, idx=idx: entry[idx].cpu().numpy(), obs_tensor)
                 elif infos[idx].get("TimeLimit.truncated", False):
                     rewards[idx] += rollout_buffer.discount(self._terminal_values(terminal_obs))
@@ -392,16 +413,18 @@ class PPOSND(PPO):
 
     def _terminal_values(self, terminal_obs: np.ndarray | dict[str, np.ndarray]) -> np.ndarray:
         """
+        Compute the values of a terminal observation.
+
         :param terminal_obs: ``obs_shape``, or a dict of these
-        :return: values of both streams, ``(S,)``
+        :return: value of each stream, ``(S,)``
         """
         with th.no_grad():
             return self.policy.predict_values(self.policy.obs_to_tensor(terminal_obs)[0])[0].cpu().numpy()
 
     def train(self) -> None:
         """
-        PPO's update, then SND's pass over the same rollout. Where SB3's own update is needed, for ``target_kl`` or for
-        another buffer, it is taken as it is.
+        Run PPO's update, then train SND on the same rollout. SB3's own update is used if ``target_kl`` is set
+        or the buffer is not exactly a ``StreamRolloutBuffer``.
         """
         self._follow_schedules()
         with self._timed("ppo"):
@@ -412,8 +435,8 @@ class PPOSND(PPO):
         check_terms({"loss": self.logger.name_to_value["train/loss"]}, "PPO", poisoned=True)
         if self.snd is None:
             return
-        self.policy.optimizer.zero_grad()  # SND's pass needs the room
-        if self._keeps_memory and self.logger.name_to_value["time/ppo_s"] > 1:  # small rollouts need no order
+        self.policy.optimizer.zero_grad()  # frees memory for SND's update
+        if self._keeps_memory and self.logger.name_to_value["time/ppo_s"] > 1:  # not worth it for small rollouts
             return_freed_memory()
         for stream, name in enumerate(STREAM_NAMES):
             values, returns = self.rollout_buffer.values[..., stream], self.rollout_buffer.returns[..., stream]
@@ -426,7 +449,7 @@ class PPOSND(PPO):
             self.logger.record(f"snd/{name}", value)
 
     def _train_as_sb3(self) -> None:
-        """PPO's update, with a look at the gradients before each step."""
+        """Run SB3's own PPO update, with a check of the gradients before each step of the optimiser."""
         optimizer = self.policy.optimizer
         look = optimizer.register_step_pre_hook(lambda *_: check_gradients(self.policy, "PPO"))
         try:
@@ -442,7 +465,7 @@ class PPOSND(PPO):
 
     @contextlib.contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
-        """Log the seconds of a block as ``time/<phase>_s``."""
+        """Log the duration of a block in seconds as ``time/<phase>_s``."""
         start = time.perf_counter()
         yield
         if self.device.type == "cuda":
@@ -458,7 +481,7 @@ class PPOSND(PPO):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfPPOSND:
-        """See ``PPO.learn``."""
+        """Train the model; see ``PPO.learn``."""
         if self._keeps_memory:
             keep_freed_memory()
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
@@ -468,14 +491,14 @@ class PPOSND(PPO):
         cls: type[SelfPPOSND], path: str | pathlib.Path | io.BufferedIOBase, *args: Any, **kwargs: Any
     ) -> SelfPPOSND:
         """
-        See ``BaseAlgorithm.load``.
+        Load a saved model; see ``BaseAlgorithm.load``.
 
-        :param path: What ``save`` wrote
+        :param path: File that ``save`` wrote
         :param args: Further arguments of ``BaseAlgorithm.load``, by position
         :param kwargs: Further arguments of ``BaseAlgorithm.load``, by name
         :return: the model, with policy, SND nets, running statistics, both optimisers, counters and schedules
-        :raises ValueError: if the file was not saved by ``PPOSND``, with another target than ``snd`` asks for, or holds
-            something else where tensors should be
+        :raises ValueError: if the file was not saved by ``PPOSND``, if it was saved with a target other than
+            ``snd``, or if it holds anything but tensors in their place
         """
         file = open_path(path, "r", suffix="zip")
         try:
@@ -496,16 +519,16 @@ class PPOSND(PPO):
             kwargs.update(snd_target=snd.target_name, snd_kwargs=snd.init_kwargs)
         elif "snd" in kwargs:
             kwargs["snd_target"] = kwargs.pop("snd")
-        if not isinstance(snd, SND) and "snd_kwargs" in kwargs:  # what is not given stays as it was saved
+        if not isinstance(snd, SND) and "snd_kwargs" in kwargs:  # arguments that are not given keep their saved values
             saved_kwargs = json_to_data(json.dumps({"snd_kwargs": data["snd_kwargs"]}), kwargs.get("custom_objects"))
             kwargs["snd_kwargs"] = {**saved_kwargs["snd_kwargs"], **check_snd_kwargs(kwargs["snd_kwargs"])}
         asked, saved = kwargs.get("snd_target", data["snd_target"]), data["snd_target"]
         if asked != saved and (asked is None or isinstance(asked, str)):
-            raise ValueError(f"{path} was saved with snd={saved!r}, it cannot become snd={asked!r}: omit snd.")
+            raise ValueError(f"{path} was saved with snd={saved!r}, which cannot be changed to snd={asked!r}: omit snd.")
         try:
             return super().load(path, *args, **kwargs)
         except pickle.UnpicklingError as error:
-            raise ValueError(f"{path} holds something else where tensors should be, so it is not read any further.") from error
+            raise ValueError(f"{path} holds other objects in place of tensors, so nothing was loaded.") from error
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_uploader", "_recorded_act", "_update"]

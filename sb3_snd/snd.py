@@ -1,6 +1,6 @@
-"""SND: a target, the learner that distils it, and their optimiser; novelty, loss, and one pass over a rollout.
+"""The ``SND`` module: target, learner and optimiser, with novelty, the loss and training on a rollout.
 
-Knows observations and target models; no environment, no algorithm, no logger.
+Knows observations and target models, but no environment, algorithm or logger.
 """
 
 import inspect
@@ -28,62 +28,66 @@ from sb3_snd.torch_layers import match_layout, set_precision
 from sb3_snd.type_aliases import Rollout, Transitions
 
 VECTOR_CLIP = 5.0  # normalised vector observations are clamped to this many standard deviations
-MINIBATCH = 512  # of the paper
-LEAST_DIVISOR = 64  # smaller minibatches are not worth dividing a rollout into equal parts
-RETURN_WINDOW = 200  # steps that the estimate remembers
-#: The least standard deviation of the discounted sums, as a share of their mean. Without it the bonus would rise to its limit
-#: where all states are equally novel: the sums settle, and the estimate forgets that they ever differed. In this package's
-#: tasks the standard deviation is 0.2 to 1 times the mean. A novelty that never changes is then worth eta / 20.
+MINIBATCH = 512  # minibatch size in the paper
+LEAST_DIVISOR = 64  # smallest minibatch size that is tried to divide a rollout into equal parts
+RETURN_WINDOW = 200  # number of steps that the return statistics remember
+#: Lower bound on the standard deviation of the discounted sums, as a share of their mean. Without it the bonus
+#: would rise to its limit if all states were equally novel: the sums would settle, and the estimate would
+#: forget that they ever differed. In this package's tasks the standard deviation is 0.2 to 1 times the mean.
+#: With the bound, novelty that never changes gives a reward of eta / 20.
 LEAST_SPREAD = 0.2
-# The variance of one sample is not defined
 ARGUMENTS = {
     "eta": scheduled(not_negative(LARGEST)),
     "learning_rate": scheduled(positive(1)),
-    "batch_size": or_none(whole(2)),
+    "batch_size": or_none(whole(2)),  # the variance of a single sample is undefined
     "n_epochs": whole(1, MOST_EPOCHS),
     "norm_reward": FLAG,
     "precision": PRECISION,
 }
-#: what reading or taking over something else than tensors of ours may raise
+#: errors that may occur if a file does not hold the tensors that :meth:`SND.save` writes
 UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, AttributeError, ValueError)
-#: defaults of the settings, but for eta, whose default is the target's
+#: defaults of the settings, except eta, whose default depends on the target
 DEFAULTS = {"learning_rate": 1e-4, "batch_size": None, "n_epochs": 1, "norm_reward": False, "precision": "float32"}
-#: settings that a file holds; precision depends on the machine
+#: settings that are saved in a file; precision is not, since it depends on the machine
 SAVED_SETTINGS = ("eta", "learning_rate", "batch_size", "n_epochs", "norm_reward")
 GIVEN = ("self", "observation_space", "target", "device")  # arguments that snd_kwargs cannot hold
-GRADIENT_NORM = "gradient_norm"  # a term that every update returns and nobody logs
-SPARE_FRAMES = 16  # for the last observations of episodes in minibatches of fixed shape; one for 16 transitions, if more
+GRADIENT_NORM = "gradient_norm"  # a term that every update returns, but that is not logged
+# Extra rows for terminal frames in fixed-shape minibatches: max(SPARE_FRAMES, batch_size // 16)
+SPARE_FRAMES = 16
 
 
 class SND(nn.Module):
     """
     Self-supervised network distillation (Pecháč, Chovanec, Farkaš, arXiv 2302.11563).
 
-    :param observation_space: What the environment gives: images (uint8 or float, channels first or last, stacked or not:
-        only the newest frame is used) or anything else that SB3 knows, as a vector (normalised by a running mean and
-        standard deviation, clamped to ±5); or a ``Dict`` of these
+    :param observation_space: Observation space of the environment. Images are uint8 or float, channels first or
+        last, stacked or not; only the newest frame is used. Any other space that SB3 supports is read as a
+        vector, normalised by a running mean and standard deviation and clamped to ±5. A ``Dict`` of such spaces
+        is allowed
     :param target: Name in ``sb3_snd.targets.TARGETS``, or a subclass of ``Target``
-    :param eta: Scale of the intrinsic reward, or a function of the remaining progress of training, from 1 to 0; by default
-        the paper's for Montezuma's Revenge
-    :param learning_rate: Learning rate of the one Adam for both nets, or a function of the remaining progress;
-        1e-4 by default
-    :param batch_size: Transitions in a minibatch, consecutive in time. Where it does not divide the rollout, the last
-        minibatch is smaller; a single transition joins the minibatch before. By default the paper's 512, or the largest
-        number from 64 to 512 that divides the rollout
-    :param n_epochs: Passes over each rollout; one by default, as in the paper
+    :param eta: Scale of the intrinsic reward, or a function of the remaining training progress, which falls
+        from 1 to 0; by default the paper's value for Montezuma's Revenge
+    :param learning_rate: Learning rate of the single Adam optimiser for both nets, or a function of the
+        remaining progress; 1e-4 by default
+    :param batch_size: Transitions per minibatch, consecutive in time. If it does not divide the rollout, the
+        last minibatch is smaller, and a single remaining transition joins the minibatch before it. The default
+        is the largest number from 64 to 512 that divides the rollout, or the paper's 512 if there is none
+    :param n_epochs: Number of passes over each rollout; one by default, as in the paper
     :param device: PyTorch device of the nets
-    :param obs_key: What novelty is read from in ``Dict`` observations: the name of an entry, or names of several entries that
-        are no images; by default the only image, or, where there are several or none, all other entries
-    :param norm_reward: Whether to divide novelty by the running standard deviation of its discounted sum, over time in
-        each environment (RND, arXiv 1810.12894, section 2.4), so that ``eta`` depends less on the task; off by default, as in
-        the paper. The estimate remembers 200 steps, where RND's remembers all, since a fresh learner's novelty is some hundred
-        times a trained one's; and it is 0.2 times the mean of the sums at least, see ``LEAST_SPREAD``
-    :param precision: What the encoders of images compute in, see :func:`~sb3_snd.hardware.resolve_precision`; losses and
-        novelty's difference are float32 always. ``"auto"`` keeps those of vectors, which are small, in float32;
-        ``"float32"`` by default
+    :param obs_key: Entries of ``Dict`` observations from which novelty is computed: the name of one entry, or
+        the names of several entries that are not images. By default it is the only image, or all other entries
+        if there are no images or several
+    :param norm_reward: Whether to divide novelty by the running standard deviation of its discounted sum over
+        time in each environment (RND, arXiv 1810.12894, section 2.4), so that ``eta`` depends less on the task;
+        off by default, as in the paper. The estimate forgets after about 200 steps (RND's never does), because
+        a fresh learner's novelty is about a hundred times a trained one's. It is at least 0.2 times the mean of
+        the sums, see ``LEAST_SPREAD``
+    :param precision: Number format in which the encoders of images compute, see
+        :func:`~sb3_snd.hardware.resolve_precision`; ``"float32"`` by default. Losses and the difference that
+        gives novelty are always float32. ``"auto"`` keeps the encoders of vectors, which are small, in float32
     :param target_kwargs: Further arguments of the target model (``features_dim``, ``target_width``, ...)
-    :raises ValueError: for an unknown target, an unknown argument, a value out of its range, or an observation space
-        that no target can take
+    :raises ValueError: for an unknown target, an unknown argument, a value out of its range, or an observation
+        space that no target supports
     """
 
     optimizer: th.optim.Adam
@@ -116,7 +120,7 @@ class SND(nn.Module):
         )
         #: the settings that the caller chose, which :meth:`load` does not change
         self.given = checked({name: value for name, value in asked.items() if value is not None}, ARGUMENTS)
-        #: what a second SND needs to take this one's state_dict
+        #: arguments with which a second SND can load this one's state_dict
         self.init_kwargs = {**DEFAULTS, "eta": target_class.eta, **self.given, "obs_key": obs_key, **target_kwargs}
         self.reader = FrameReader(observation_space, obs_key)
         self.target_name = target
@@ -124,7 +128,7 @@ class SND(nn.Module):
         self.target = target_class(self.frame_shape, **target_kwargs)
         self.learner = self.target.make_learner()
         self.obs_stats = None if self.reader.is_image else RunningMeanStd(self.frame_shape)
-        #: of the discounted sums of novelty
+        #: statistics of the discounted sums of novelty
         self.return_stats: RunningMeanStd | None = None
         self.register_load_state_dict_pre_hook(_match_return_stats)
         self.to(get_device(device))
@@ -135,18 +139,18 @@ class SND(nn.Module):
         self.set_precision()
         self._use_settings()
         self.optimizer.register_load_state_dict_post_hook(lambda _: self._use_learning_rate())
-        #: whether a rollout's minibatches have one shape and updates are recorded, where the device can do that
+        #: whether all minibatches have the same shape and updates are recorded, if the device supports that
         self.fixed_shapes = False
         self._replay: Replay | None = None
         self._rates: list[th.Tensor] = []
         self._batch: Transitions | None = None
-        self._memory: list[th.Tensor] = []  # what its pool reads
-        self._names: list[str] = []  # of the loss terms
+        self._memory: list[th.Tensor] = []  # tensors that the pool reads
+        self._names: list[str] = []  # names of the loss terms
 
     def _use_settings(self) -> None:
-        """``init_kwargs`` may have changed."""
+        """Apply ``init_kwargs``, which may have changed."""
         self._progress_remaining = 1.0
-        #: scale of the intrinsic reward when training begins, and now
+        #: scale of the intrinsic reward at the beginning of training, and at present
         self.first_eta = self.eta = FloatSchedule(self.init_kwargs["eta"])(1.0)
         self.batch_size, self.n_epochs = self.init_kwargs["batch_size"], self.init_kwargs["n_epochs"]
         if not self.init_kwargs["norm_reward"]:
@@ -160,10 +164,10 @@ class SND(nn.Module):
 
     def set_progress(self, progress_remaining: float) -> None:
         """
-        Let ``eta`` and the learning rate follow their schedules. Numbers stay as they are.
+        Update ``eta`` and the learning rate from their schedules. Constants stay as they are.
 
-        :param progress_remaining: From 1, when training begins, to 0, as SB3's schedules take it; what lies below 0, where
-            the last rollout is longer than the training, counts as 0
+        :param progress_remaining: Remaining training progress, from 1 at the beginning to 0, as in SB3's
+            schedules. A value below 0, which occurs if the last rollout exceeds the training, counts as 0
         """
         self._progress_remaining = progress_remaining = max(0.0, progress_remaining)
         if callable(self.init_kwargs["eta"]):
@@ -172,7 +176,7 @@ class SND(nn.Module):
             self._use_learning_rate()
 
     def set_precision(self) -> None:
-        """To be called again when the nets have moved to another device."""
+        """Apply the precision to the nets. It must be called again after they have moved to another device."""
         precision = self.init_kwargs["precision"]
         resolved = resolve_precision(precision, self.device)
         if precision != "float32" and (self.reader.is_image or precision != "auto"):
@@ -180,27 +184,33 @@ class SND(nn.Module):
 
     @property
     def device(self) -> th.device:
-        """Device of the nets, asked for several times a step: the optimiser need not look for a parameter."""
+        """
+        Device of the nets. The optimiser gives it without a search for a parameter, since it is read several
+        times per step.
+        """
         return self.optimizer.param_groups[0]["params"][0].device
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
-        """``(C, H, W)`` of one frame, or ``(D,)``."""
+        """Shape of one frame, ``(C, H, W)`` or ``(D,)``."""
         return self.reader.shape
 
     def select(self, obs: Any) -> th.Tensor:
         """
-        What novelty is read from, on the nets' device. Every method here takes it in place of observations.
+        Extract the newest frames and move them to the nets' device. Every method that takes ``obs`` accepts the
+        result.
 
         :param obs: ``(n, *obs_shape)``, or a dict of these
-        :return: the newest frames ``(n, *frame_shape)``: images in the environment's dtype, vectors float32
+        :return: newest frames ``(n, *frame_shape)``: images in the environment's dtype, vectors in float32
         """
         return self.reader.newest(obs, self.device)
 
     def _frames(self, obs: Any) -> th.Tensor:
         """
+        Prepare observations for the nets.
+
         :param obs: ``(n, *obs_shape)``
-        :return: what the nets see, ``(n, *frame_shape)`` float32
+        :return: input of the nets, ``(n, *frame_shape)`` float32
         """
         frames = self.reader.scale(self.select(obs))
         if self.obs_stats is not None:
@@ -210,7 +220,7 @@ class SND(nn.Module):
     @th.no_grad()
     def update_statistics(self, obs: Any) -> None:
         """
-        Let running statistics of observations, where there are any, see a new batch.
+        Update the running statistics of observations, if there are any, with a new batch.
 
         :param obs: ``(n, *obs_shape)``
         """
@@ -227,27 +237,32 @@ class SND(nn.Module):
     @th.no_grad()
     def features(self, obs: Any) -> th.Tensor:
         """
+        Compute the target's features.
+
         :param obs: ``(n, *obs_shape)``
-        :return: the target's features, ``(n, features_dim)`` float32 on the nets' device
+        :return: features, ``(n, features_dim)`` float32 on the nets' device
         """
         return self.target(self._frames(obs))
 
     @th.no_grad()
     def novelty(self, obs: Any) -> th.Tensor:
         """
-        Distillation error (arXiv 2302.11563, eq. 2). On an accelerator the call returns before the result is there.
+        Compute the distillation error (arXiv 2302.11563, eq. 2). On an accelerator the call returns before the
+        result is ready.
 
         :param obs: ``(n, *obs_shape)``
-        :return: ``(n,)`` float32 on the nets' device
+        :return: novelty, ``(n,)`` float32 on the nets' device
         """
         frames = self._frames(obs)
         return self.target.novelty(self.learner(frames), self.target(frames))
 
     def normalize(self, novelty: th.Tensor) -> th.Tensor:
         """
+        Divide novelty by the standard deviation of its discounted sums, or by 0.2 times their mean if that is
+        more. Without ``norm_reward``, return it unchanged.
+
         :param novelty: ``(n,)``
-        :return: with ``norm_reward`` novelty divided by the standard deviation of its discounted sums, or by 0.2 times their
-            mean where that is more, ``(n,)``; without, the same
+        :return: normalised novelty, ``(n,)``
         """
         if self.return_stats is None:
             return novelty
@@ -256,20 +271,26 @@ class SND(nn.Module):
 
     def scale(self, novelty: th.Tensor) -> th.Tensor:
         """
+        Compute the intrinsic reward from novelty that is not normalised yet.
+
         :param novelty: ``(n,)``
-        :return: intrinsic reward clip(eta · novelty, 0, 1), ``(n,)``, of novelty as :meth:`normalize` gives it
+        :return: clip(eta · normalised novelty, 0, 1), ``(n,)``; see :meth:`normalize`
         """
         return self.clip(self.normalize(novelty))
 
     def clip(self, novelty: th.Tensor) -> th.Tensor:
         """
-        :param novelty: As :meth:`normalize` gives it, ``(n,)``
-        :return: intrinsic reward clip(eta · novelty, 0, 1), ``(n,)``
+        Compute the intrinsic reward from normalised novelty.
+
+        :param novelty: Novelty as :meth:`normalize` returns it, ``(n,)``
+        :return: clip(eta · novelty, 0, 1), ``(n,)``
         """
         return (self.eta * novelty).clamp_(0.0, 1.0)
 
     def intrinsic_reward(self, obs: Any) -> th.Tensor:
         """
+        Compute the intrinsic reward of observations.
+
         :param obs: ``(n, *obs_shape)``
         :return: clip(eta · novelty, 0, 1), ``(n,)`` float32 on the nets' device
         """
@@ -277,10 +298,12 @@ class SND(nn.Module):
 
     def loss(self, obs: Any, next_obs: Any, **draws: Any) -> dict[str, th.Tensor]:
         """
-        :param obs: s_t, ``(B, *obs_shape)``; pairs of other states, where a target needs them, are drawn from these
+        Compute the loss of a minibatch.
+
+        :param obs: s_t, ``(B, *obs_shape)``; a target that compares pairs of other states draws them from these
         :param next_obs: s_{t+1}, ``(B, *obs_shape)``
-        :param draws: Random numbers of the target's loss, given instead of drawn
-        :return: named scalar terms; ``"loss"`` is what is minimised
+        :param draws: Random numbers of the target's loss, if they should not be drawn
+        :return: scalar terms by name; ``"loss"`` is the one to minimise
         """
         return self._terms(self._pairs(obs, next_obs), **draws)
 
@@ -297,9 +320,11 @@ class SND(nn.Module):
 
     def minibatch_size(self, size: int) -> int:
         """
+        Choose the size of a rollout's minibatches.
+
         :param size: Transitions in a rollout
-        :return: transitions in each of its minibatches but the last
-        :raises ValueError: if there is one transition only
+        :return: number of transitions in each of its minibatches except the last
+        :raises ValueError: if the rollout has only one transition
         """
         check_rollout(size)
         largest = min(MINIBATCH, size)
@@ -308,22 +333,25 @@ class SND(nn.Module):
 
     def _bounds(self, size: int) -> np.ndarray:
         """
+        Divide a rollout into minibatches.
+
         :param size: Transitions in a rollout
-        :return: where its minibatches begin, and ``size``, ``(n_minibatches + 1,)``
+        :return: index at which each minibatch begins, followed by ``size``, ``(n_minibatches + 1,)``
         """
         starts = np.arange(0, size, self.minibatch_size(size))
-        if size - starts[-1] == 1:  # the variance of one transition is not defined
+        if size - starts[-1] == 1:  # the variance of a single transition is undefined
             starts = starts[:-1]
         return np.append(starts, size)
 
     def minibatches(self, rollout: Rollout) -> Iterator[Transitions]:
         """
-        Consecutive transitions in time order. The states of one step are the successors of the step before, so ``B``
-        transitions of ``N`` environments hold ``B + N`` frames and one more for each episode that ended among them.
+        Iterate over consecutive transitions in time order. The states of one step are the successors of the
+        step before, so ``B`` transitions of ``N`` environments need only ``B + N`` frames, plus one for each
+        episode that ended among them.
 
         :param rollout: ``T`` steps of ``N`` environments
         :return: ``T * N / batch_size`` minibatches, rounded up
-        :raises ValueError: if the rollout has one transition only
+        :raises ValueError: if the rollout has only one transition
         """
         observations = self.reader.entry(rollout.observations)
         n_steps, n_envs = next(iter(_leaves(observations))).shape[:2]
@@ -334,7 +362,7 @@ class SND(nn.Module):
         bounds = self._bounds(size)
         sizes = np.diff(bounds)
         first_ends = np.searchsorted(ends, bounds)  # (n_minibatches + 1,)
-        minibatch = np.searchsorted(bounds, ends, side="right") - 1  # of each end
+        minibatch = np.searchsorted(bounds, ends, side="right") - 1  # in which each episode ends
         next_index = np.arange(size) - np.repeat(bounds[:-1], sizes) + n_envs
         next_index[ends] = sizes[minibatch] + n_envs + np.arange(len(ends)) - first_ends[minibatch]
         next_indices = th.as_tensor(next_index, device=self.device)
@@ -353,7 +381,7 @@ class SND(nn.Module):
             parts = [self.select(map_obs(lambda entry, a=start, b=stop: entry[a : b + n_envs], flat))]
             parts.append(last_frames[: max(0, stop + n_envs - size)])
             parts.append(terminal_frames[first_ends[index] : first_ends[index + 1]])
-            if self.fixed_shapes:  # the rest is nobody's successor
+            if self.fixed_shapes:  # pad with frames that no transition uses
                 spare = max(SPARE_FRAMES, (stop - start) // 16) - len(parts[-1])
                 parts.append(last_frames[:1].expand(max(0, spare), *last_frames.shape[1:]))
             frames = self._frames(th.cat([part for part in parts if len(part) > 0]))
@@ -361,11 +389,11 @@ class SND(nn.Module):
 
     def train_on_rollout(self, rollout: Rollout) -> dict[str, float]:
         """
-        ``n_epochs`` passes of both nets over a rollout.
+        Train both nets with ``n_epochs`` passes over a rollout.
 
         :param rollout: ``T`` steps of ``N`` environments
-        :return: means over the minibatches of each loss term, and of the norm of the target's features
-        :raises ValueError: if the rollout has one transition only
+        :return: mean over the minibatches of each loss term, and of the norm of the target's features
+        :raises ValueError: if the rollout has only one transition
         """
         leaves = _leaves(self.reader.entry(rollout.observations))
         self._memory = [entry for entry in leaves if isinstance(entry, th.Tensor)]
@@ -380,7 +408,7 @@ class SND(nn.Module):
 
     def train_on_pairs(self, obs: Any, next_obs: Any) -> dict[str, float]:
         """
-        One update of both nets, for algorithms that keep no rollout.
+        Train both nets with one update, for algorithms that keep no rollout.
 
         :param obs: s_t, ``(B, *obs_shape)``
         :param next_obs: s_{t+1}, ``(B, *obs_shape)``
@@ -393,17 +421,21 @@ class SND(nn.Module):
         for batch in batches:
             self._batch = batch
             (terms,) = update(batch.frames, batch.next_index)
-            total = total + terms  # no reading of the device here
+            total = total + terms  # stays on the device, so that the host need not wait
             n_batches += 1
         self._batch, self._memory = None, []
-        self.optimizer.zero_grad()  # their room is needed elsewhere
+        self.optimizer.zero_grad()  # frees their memory for other uses
         means = dict(zip(self._names, (total / n_batches).tolist(), strict=True))
         check_terms(means, "SND", poisoned=True)
         del means[GRADIENT_NORM]
         return means
 
     def _update(self, frames: th.Tensor, next_index: th.Tensor) -> Tensors:
-        """:return: all terms of a minibatch's loss and the norm of its gradient, ``(n_terms + 1,)``, after the step"""
+        """
+        Train both nets on one minibatch.
+
+        :return: all terms of the loss and the norm of its gradient, ``(n_terms + 1,)``
+        """
         assert self._batch is not None
         terms = self._terms(self._batch._replace(frames=frames, next_index=next_index))
         self.optimizer.zero_grad()
@@ -423,8 +455,8 @@ class SND(nn.Module):
 
     def save(self, path: str | pathlib.Path) -> None:
         """
-        Write nets, running statistics, optimiser and settings, of schedules the present value; the file loads with
-        ``weights_only=True``.
+        Write nets, running statistics, optimiser and settings. The present value of a schedule is saved, not
+        the schedule. The file can be loaded with ``weights_only=True``.
 
         :param path: File to write
         """
@@ -434,16 +466,18 @@ class SND(nn.Module):
 
     def load(self, path: str | pathlib.Path) -> None:
         """
-        Take over what :meth:`save` wrote, in place. A setting (``eta``, ``learning_rate``, ``batch_size``, ``n_epochs``,
-        ``norm_reward``) is what this object was given when it was made, else what was saved.
+        Load a file that :meth:`save` wrote, in place. A setting that was passed when this object was created
+        (``eta``, ``learning_rate``, ``batch_size``, ``n_epochs``, ``norm_reward``) keeps its value; the others
+        are taken from the file.
 
         :param path: File to read
-        :raises ValueError: if the file holds another target or other sizes, or anything but tensors, which is not run
+        :raises ValueError: if the file holds another target or other sizes, or anything but tensors, which is
+            not executed
         """
         try:
             saved = th.load(path, map_location=self.device, weights_only=True)
         except UNREADABLE as error:
-            raise ValueError(f"{path} is no file of tensors that SND.save wrote, so it is not read any further.") from error
+            raise ValueError(f"{path} is not a file of tensors that SND.save wrote, so nothing was loaded.") from error
         before = self.init_kwargs
         try:
             settings = {name: saved.get("settings", {})[name] for name in SAVED_SETTINGS if name in saved.get("settings", {})}
@@ -458,25 +492,27 @@ class SND(nn.Module):
 
     def check_space(self, observation_space: spaces.Space) -> None:
         """
-        :param observation_space: What an environment gives
+        Check that the nets fit an environment.
+
+        :param observation_space: Observation space of the environment
         :raises ValueError: if these nets were made for other frames
         """
         reader = FrameReader(observation_space, self.reader.obs_key)
         made_for, given = self.reader.describe(), reader.describe()
         if made_for != given:
             raise ValueError(
-                f"This SND was made for {made_for}, the environment gives {given}:"
-                " make it from the environment's observation_space."
+                f"This SND was made for {made_for}, but the environment gives {given}:"
+                " create it with the environment's observation_space."
             )
 
 
 def _leaves(observations: Any) -> list[Any]:
-    """:return: the arrays or tensors of observations, which may be a dict of them"""
+    """Return the arrays or tensors of observations, which may be a dict of them."""
     return list(observations.values()) if isinstance(observations, dict) else [observations]
 
 
 def _match_return_stats(snd: SND, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Statistics of novelty's sums are read where there is a use for them, and begin anew where none were saved."""
+    """Drop saved statistics of novelty's sums if they are not used, and keep the present ones if none were saved."""
     own = {} if snd.return_stats is None else snd.return_stats.state_dict(prefix=f"{prefix}return_stats.")
     for name in [name for name in state_dict if name.startswith(f"{prefix}return_stats.") and name not in own]:
         del state_dict[name]
@@ -485,14 +521,16 @@ def _match_return_stats(snd: SND, state_dict: dict[str, Any], prefix: str, *_: A
 
 def find_target(target: str | type[Target], target_kwargs: dict[str, Any]) -> type[Target]:
     """
+    Look up a target class and check its arguments.
+
     :param target: Name in the registry, or a class
-    :param target_kwargs: Arguments meant for it
+    :param target_kwargs: Arguments for the class
     :return: the class
     :raises ValueError: if the name is unknown, or the class does not take the arguments
     """
     if isinstance(target, str):
         if target not in TARGETS:
-            raise ValueError(f"Unknown target {target!r}: the known ones are {', '.join(map(repr, TARGETS))}.")
+            raise ValueError(f"Unknown target {target!r}: choose one of {', '.join(map(repr, TARGETS))}.")
         target = TARGETS[target]
     if not (isinstance(target, type) and issubclass(target, Target)):
         raise ValueError(f"target={target!r} must be a name ({', '.join(map(repr, TARGETS))}) or a subclass of Target.")
@@ -508,8 +546,10 @@ def find_target(target: str | type[Target], target_kwargs: dict[str, Any]) -> ty
 
 def check_rollout(size: int) -> None:
     """
+    Check that a rollout is large enough to train SND.
+
     :param size: Transitions in a rollout, ``n_steps * n_envs``
-    :raises ValueError: if there is one only, since the variance of one state is not defined
+    :raises ValueError: if there is only one, since the variance of a single state is undefined
     """
     if size < 2:
         raise ValueError("SND cannot train on a rollout of one transition (n_steps * n_envs): raise n_steps or n_envs.")
@@ -517,13 +557,15 @@ def check_rollout(size: int) -> None:
 
 def check_snd_kwargs(snd_kwargs: Any) -> dict[str, Any]:
     """
-    :param snd_kwargs: What an argument ``snd_kwargs`` was given; None: nothing
+    Check the type and the names of ``snd_kwargs``.
+
+    :param snd_kwargs: Value of an argument ``snd_kwargs``; None means no arguments
     :return: arguments of ``SND`` by name
-    :raises ValueError: if it is something else
+    :raises ValueError: if it is neither None nor a dict of such arguments
     """
     names = snd_kwargs if isinstance(snd_kwargs, dict) else [None]
     if snd_kwargs is not None and not all(isinstance(name, str) and name not in GIVEN for name in names):
         raise ValueError(
-            f"snd_kwargs={snd_kwargs!r} must be a dict of SND's arguments by name, without {', '.join(GIVEN)}, or be None."
+            f"snd_kwargs={snd_kwargs!r} must be a dict of SND's arguments by name, without {', '.join(GIVEN)}, or None."
         )
     return dict(snd_kwargs or {})

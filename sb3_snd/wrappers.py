@@ -1,6 +1,6 @@
-"""``VecIntrinsicReward``: novelty of s_t, computed while the environments step.
+"""``VecIntrinsicReward``: computes the novelty of s_t while the environments step.
 
-Knows environments and asks an ``SND`` for novelty; it never trains one.
+Knows environments and asks an ``SND`` for novelty, but never trains one.
 """
 
 import inspect
@@ -24,39 +24,42 @@ from sb3_snd.targets import Target
 from sb3_snd.type_aliases import EXTRINSIC_REWARD_KEY, INTRINSIC_REWARD_KEY, Rollout
 
 ARGUMENTS = {"ext_coef": scheduled(WEIGHT), "int_coef": scheduled(WEIGHT), "rewards": one_of("combined", "streams")}
-RETURN_DISCOUNT = 0.99  # of the sums whose standard deviation novelty is divided by, where that is asked for
-MOST_CLIPPED = 0.9  # share of a rollout's intrinsic rewards at their limit above which they tell nothing
-MOST_SEEN = 1024  # steps that statistics keep before they are added up
-LEAST_SHARE = 1e-4  # mean intrinsic reward, relative to the mean absolute extrinsic one, below which it changes nothing
-#: Mean intrinsic reward that ``eta`` is proposed for. The paper's games have 0.005 to 0.02 with the paper's settings, the
-#: small tasks of ``hyperparams/`` 0.05 to 0.5.
+RETURN_DISCOUNT = 0.99  # discount factor of the sums by whose standard deviation norm_reward=True divides novelty
+MOST_CLIPPED = 0.9  # if a larger share of a rollout's intrinsic rewards is at the limit, they are uninformative
+MOST_SEEN = 1024  # number of steps whose statistics are kept before they are summed up
+LEAST_SHARE = 1e-4  # a mean intrinsic reward below this share of the mean absolute extrinsic one has no effect
+#: Mean intrinsic reward for which ``eta`` is proposed. With the paper's settings it is 0.005 to 0.02 in the
+#: paper's games; in the small tasks of ``hyperparams/`` it is 0.05 to 0.5.
 PROPOSED_MEAN = 0.03
 
 
 class VecIntrinsicReward(VecEnvWrapper):
     """
-    Adds an intrinsic reward, the novelty of the state that the action was taken in (arXiv 2302.11563, eq. 3).
+    Add an intrinsic reward: the novelty of the state in which the action was taken (arXiv 2302.11563, eq. 3).
 
-    It does so only while ``training`` is True, which ``SNDCallback`` and ``PPOSND`` see to for as long as they learn.
-    Otherwise, and so in every evaluation environment, rewards pass through untouched. Every info holds both rewards under
-    ``"extrinsic_reward"`` and ``"intrinsic_reward"``; the latter is 0 while ``training`` is False.
+    It is added only while ``training`` is True. ``SNDCallback`` and ``PPOSND`` set ``training`` for as long as
+    they learn. Otherwise, and so in every evaluation environment, rewards are unchanged. Every info holds both
+    rewards under ``"extrinsic_reward"`` and ``"intrinsic_reward"``; the latter is 0 while ``training`` is
+    False.
 
-    A warning is given once if a rollout's intrinsic rewards are nearly all clipped, or too small to change anything.
+    One warning is issued if a rollout's intrinsic rewards are nearly all clipped, or too small to have an
+    effect.
 
     :param venv: The environment to wrap
     :param snd: Name of a target in ``sb3_snd.targets.TARGETS``, a subclass of ``Target``, or an ``SND``
-    :param snd_kwargs: Arguments of ``SND``, if ``snd`` is not one yet; ``precision`` is ``"auto"`` here by default
-    :param ext_coef: Weight of the extrinsic reward in the combined one, or a function of the remaining progress of training,
-        from 1 to 0
+    :param snd_kwargs: Arguments of ``SND``, if ``snd`` is not one yet; here ``precision`` is ``"auto"`` by
+        default
+    :param ext_coef: Weight of the extrinsic reward in the combined one, or a function of the remaining training
+        progress, which falls from 1 to 0
     :param int_coef: Weight of the intrinsic reward in the combined one, or such a function
-    :param rewards: ``"combined"``: ``ext_coef * extrinsic + int_coef * intrinsic``, ``(n_envs,)``, for any algorithm;
-        ``"streams"``: both, unweighted, ``(n_envs, 2)``, for ``PPOSND``
-    :param device: PyTorch device of the nets, if ``snd`` is not one yet
-    :raises ValueError: for an unknown mode, bad arguments of ``SND``, an ``SND`` made for other observations, or an
-        environment that has an intrinsic reward already
+    :param rewards: ``"combined"``: ``ext_coef * extrinsic + int_coef * intrinsic``, ``(n_envs,)``, for any
+        algorithm; ``"streams"``: both rewards without weights, ``(n_envs, 2)``, for ``PPOSND``
+    :param device: PyTorch device of the nets, if ``snd`` is not an ``SND`` yet
+    :raises ValueError: for an unknown mode, invalid arguments of ``SND``, an ``SND`` made for other
+        observations, or an environment that already has an intrinsic reward
     """
 
-    #: what a checkpoint between two rollouts does not need
+    #: attributes that a checkpoint between two rollouts does not need
     transient = ("_training", "_learn_call", "_recording", "_terminal_frames", "_intrinsic")
 
     def __init__(
@@ -70,13 +73,13 @@ class VecIntrinsicReward(VecEnvWrapper):
         device: th.device | str = "auto",
     ) -> None:
         if not isinstance(venv, VecEnv):
-            raise ValueError(f"venv={venv!r} must be a VecEnv of Stable-Baselines3: see its make_vec_env.")
+            raise ValueError(f"venv={venv!r} must be a VecEnv of Stable-Baselines3: create one with its make_vec_env.")
         plain = checked({"ext_coef": ext_coef, "int_coef": int_coef, "rewards": rewards}, ARGUMENTS)
         snd_kwargs = check_snd_kwargs(snd_kwargs)
         if is_vecenv_wrapped(venv, VecIntrinsicReward):
-            raise ValueError("The environment already has an intrinsic reward: wrap it in VecIntrinsicReward once.")
+            raise ValueError("The environment already has an intrinsic reward: wrap it in VecIntrinsicReward only once.")
         if isinstance(snd, SND) and snd_kwargs:
-            raise ValueError(f"snd_kwargs={snd_kwargs!r} only goes with the name of a target: give them to the SND itself.")
+            raise ValueError(f"snd_kwargs={snd_kwargs!r} needs the name or class of a target: pass them to the SND itself.")
         super().__init__(venv)
         snd_kwargs = {"precision": "auto", **snd_kwargs}
         self.snd = snd if isinstance(snd, SND) else SND(venv.observation_space, snd, device=device, **snd_kwargs)
@@ -87,16 +90,17 @@ class VecIntrinsicReward(VecEnvWrapper):
         self._training = False
         self._learn_call: FrameType | None = None
         self._warned = False
-        #: number of calls of :meth:`pop_statistics` that had something to tell
+        #: number of calls of :meth:`pop_statistics` that returned statistics
         self.n_rollouts = 0
-        #: the ``eta`` with which the last rollout's mean intrinsic reward would have been 0.03, but for clipping
+        #: the ``eta`` that would have given the last rollout a mean intrinsic reward of 0.03, apart from clipping
         self.proposed_eta: float | None = None
         #: s_t, ``(n_envs, *obs_shape)``; an algorithm that has the same batch on its device may put it here
         self.last_obs: Any = None
         self._intrinsic: th.Tensor | None = None
         self._returns = th.zeros(venv.num_envs, device=self.snd.device)
         self._returns_began = False
-        #: of each step since the last sums: novelty, novelty as ``SND.normalize`` gives it, and intrinsic rewards, (n_envs,)
+        #: for each step since the last summation: novelty, normalised novelty and intrinsic rewards, (n_envs,)
+        #: each
         self._seen: list[tuple[th.Tensor, th.Tensor, th.Tensor]] = []
         self._sums: dict[str, th.Tensor] = {}
         self._extrinsic_sum = 0.0
@@ -106,7 +110,10 @@ class VecIntrinsicReward(VecEnvWrapper):
         self._terminal_frames: dict[int, th.Tensor] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what SB3 keeps of the class itself and a call of ``learn``, which can be neither pickled nor copied."""
+        """
+        Return the state without SB3's list of class attributes and without the call of ``learn``, which can be
+        neither pickled nor copied.
+        """
         return {name: value for name, value in vars(self).items() if name not in ("class_attributes", "_learn_call")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -125,23 +132,25 @@ class VecIntrinsicReward(VecEnvWrapper):
 
     def train_during(self, call: FrameType) -> None:
         """
-        Reward steps until a call has ended, however it ends: callbacks do not hear of an exception or an interrupt.
+        Reward steps until a call has ended, whether it returns or raises: callbacks are not notified of an
+        exception or an interrupt.
 
-        :param call: A call that is running, such as that of ``learn``
+        :param call: Frame of a running call, such as that of ``learn``
         :raises ValueError: if the environment has not been reset since it was wrapped
         """
         if self.last_obs is None:
             raise ValueError(
-                "VecIntrinsicReward has not seen the environment's present observation: call its reset() after wrapping,"
+                "VecIntrinsicReward has not seen the environment's current observation: call its reset() after wrapping,"
                 " or set_env() with force_reset=True."
             )
         self._training, self._learn_call = True, call
 
     def set_progress(self, progress_remaining: float) -> None:
         """
-        Let the weights of both rewards, and what the nets have of schedules, follow their schedules.
+        Update the weights of both rewards, and the schedules of the nets.
 
-        :param progress_remaining: From 1, when training begins, to 0, as SB3's schedules take it
+        :param progress_remaining: Remaining training progress, from 1 at the beginning to 0, as in SB3's
+            schedules
         """
         remaining = max(0.0, progress_remaining)
         self.coefs = np.array([schedule(remaining) for schedule in self.coef_schedules], dtype=np.float32)
@@ -153,7 +162,7 @@ class VecIntrinsicReward(VecEnvWrapper):
 
     def step_async(self, actions: np.ndarray) -> None:
         self.venv.step_async(actions)  # first, so that environments and nets work at the same time
-        self._intrinsic = None  # an interrupt may have left that of the step before
+        self._intrinsic = None  # after an interrupt it may still be that of the step before
         if self.training:
             frames = self.snd.select(self.last_obs)
             self.snd.update_statistics(frames)
@@ -169,13 +178,16 @@ class VecIntrinsicReward(VecEnvWrapper):
             if self._recording is not None:
                 if self._recorded == len(self._recording):
                     raise RuntimeError(
-                        "The environment was stepped by something else than the algorithm while it learns:"
+                        "The environment was stepped by code other than the algorithm during training:"
                         " evaluate on another environment."
                     )
                 self._recording[self._recorded].copy_(frames)
 
     def _add_to_returns(self, novelty: th.Tensor) -> None:
-        """The sums begin as if the first novelty had always been there, where they would take 100 steps to settle from 0."""
+        """
+        Update the discounted sums. They start as if the first novelty had always been there, since from 0 they
+        would need 100 steps to settle.
+        """
         if not self._returns_began:
             self._returns_began = True
             self._returns = novelty / (1 - RETURN_DISCOUNT)
@@ -191,7 +203,7 @@ class VecIntrinsicReward(VecEnvWrapper):
                 self._record_ends(dones, infos)
             intrinsic, self._intrinsic = self._intrinsic.cpu().numpy(), None
             assert intrinsic.shape == (self.num_envs,), intrinsic.shape
-        both = zip(infos, extrinsic.tolist(), intrinsic.tolist(), strict=True)  # infos may be one dict several times
+        both = zip(infos, extrinsic.tolist(), intrinsic.tolist(), strict=True)  # infos may repeat the same dict
         infos = [{**info, EXTRINSIC_REWARD_KEY: ext, INTRINSIC_REWARD_KEY: int_} for info, ext, int_ in both]
         if not training:
             return self.last_obs, extrinsic, dones, infos
@@ -202,10 +214,10 @@ class VecIntrinsicReward(VecEnvWrapper):
 
     def start_recording(self, n_steps: int) -> None:
         """
-        Keep the newest frames of the next steps, on the nets' device, as novelty saw them: whatever wrappers above this
-        one do to the observations, the nets are trained on what they rated.
+        Keep the newest frames of the next steps on the nets' device, so that the nets are trained on exactly
+        the frames they scored, whatever outer wrappers change.
 
-        :param n_steps: How many steps, until :meth:`pop_rollout`
+        :param n_steps: Number of steps until :meth:`pop_rollout`
         """
         if self._recording is None or len(self._recording) != n_steps:
             frames = self.snd.select(self.last_obs)
@@ -216,7 +228,7 @@ class VecIntrinsicReward(VecEnvWrapper):
         assert self._recording is not None
         for idx in np.flatnonzero(dones).tolist():
             terminal_obs = infos[idx].get("terminal_observation")
-            if terminal_obs is None:  # no successor is known: s_t stands for it
+            if terminal_obs is None:  # the successor is unknown: use s_t instead
                 frame = self._recording[self._recorded, idx].clone()
             else:
                 frame = self.snd.select(map_obs(lambda entry: np.array(entry)[None], terminal_obs))[0]
@@ -225,14 +237,16 @@ class VecIntrinsicReward(VecEnvWrapper):
 
     def pop_rollout(self) -> Rollout:
         """
-        :return: what was recorded; its memory is used again for the next recording
+        Return the recorded rollout.
+
+        :return: the rollout; the next recording overwrites its memory
         """
         assert self._recording is not None and self._recorded == len(self._recording), "The recording is not complete."
         self._recorded = 0
         return Rollout(self._recording, self.last_obs, self._terminal_frames)
 
     def _add_to_sums(self) -> None:
-        """What the steps since the last call have seen, all at once."""
+        """Sum up the statistics of all steps since the last call at once."""
         if not self._seen:
             return
         novelty, relative, intrinsic = (th.stack(each) for each in zip(*self._seen, strict=True))  # (steps, n_envs) each
@@ -251,9 +265,11 @@ class VecIntrinsicReward(VecEnvWrapper):
 
     def pop_statistics(self) -> dict[str, float]:
         """
-        :return: since the last call, over all training steps: ``novelty_mean`` (before eta and clipping),
-            ``intrinsic_reward_mean``, ``intrinsic_reward_max``, and ``intrinsic_reward_clipped``, the share of rewards at
-            their limit of 1; empty if there was no step
+        Return the statistics of all training steps since the last call.
+
+        :return: ``novelty_mean`` (before eta and clipping), ``intrinsic_reward_mean``,
+            ``intrinsic_reward_max``, and ``intrinsic_reward_clipped``, the share of rewards at their limit of
+            1; empty if there was no step
         """
         self._add_to_sums()
         statistics = {
@@ -269,23 +285,23 @@ class VecIntrinsicReward(VecEnvWrapper):
 
     def _check_bonus(self, statistics: dict[str, float], extrinsic: float) -> None:
         """
-        Warn once of a bonus that tells nothing, unless it was switched off or has faded by its schedule.
+        Warn once if the bonus is uninformative, unless it was switched off or its schedule has lowered it.
 
-        :param statistics: Of a rollout
-        :param extrinsic: Its mean absolute extrinsic reward
+        :param statistics: Statistics of a rollout
+        :param extrinsic: Mean absolute extrinsic reward of the rollout
         """
         mean, clipped = statistics["intrinsic_reward_mean"], statistics["intrinsic_reward_clipped"]
         if self._warned or self.snd.eta < self.snd.first_eta or self.snd.eta == 0:
             return
         if self.proposed_eta is None:
             self._warned = True
-            warnings.warn("Novelty is 0, so that no eta makes a reward of it: choose another target.", stacklevel=2)
+            warnings.warn("Novelty is 0, so no eta gives an intrinsic reward: choose another target.", stacklevel=2)
             return
         if clipped > MOST_CLIPPED:
-            reason = f"{clipped:.0%} of the intrinsic rewards are clipped at 1 and tell no states apart: lower eta"
+            reason = f"{clipped:.0%} of the intrinsic rewards are clipped at 1 and do not distinguish states: lower eta"
         elif mean == 0 or mean < LEAST_SHARE * extrinsic:
             reason = (
-                f"The mean intrinsic reward, {mean:.2g}, changes nothing beside a mean absolute extrinsic reward of"
+                f"The mean intrinsic reward, {mean:.2g}, has no effect beside a mean absolute extrinsic reward of"
                 f" {extrinsic:.2g}: raise eta"
             )
         else:
@@ -296,7 +312,7 @@ class VecIntrinsicReward(VecEnvWrapper):
 
 
 def _is_running(call: FrameType) -> bool:
-    """:return: whether what asks this was called, directly or not, by that call"""
+    """Return whether the code that asks was called by a given call, directly or not."""
     frame: FrameType | None = sys._getframe()
     while frame is not None and frame is not call:
         frame = frame.f_back

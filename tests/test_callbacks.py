@@ -402,7 +402,7 @@ def test_schedules_follow_the_progress(algorithm):
         np.testing.assert_allclose(rates, [7.5e-4, 5e-4, 2.5e-4, 0], atol=1e-12)
 
 
-@pytest.mark.parametrize(("target", "message"), [("rnd", "are clipped at 1"), ("std", "changes nothing beside")])
+@pytest.mark.parametrize(("target", "message"), [("rnd", "are clipped at 1"), ("std", "has no effect beside")])
 def test_a_bonus_that_does_not_fit_is_named(target, message):
     """CartPole with each target's own scale."""
     env = VecIntrinsicReward(make_vec_env("CartPole-v1", 8, seed=0), target, device="cpu")
@@ -455,7 +455,7 @@ def learn(algorithm, env, policy="MlpPolicy", callback=None, **kwargs):
     ("message", "function"),
     [
         ("found no intrinsic reward", lambda: learn(PPO, counting(), n_steps=16, batch_size=16)),
-        ("ARS never fills", lambda: learn(ARS, VecIntrinsicReward(DummyVecEnv([CountingEnv]), device="cpu"))),
+        ("ARS never fills one", lambda: learn(ARS, VecIntrinsicReward(DummyVecEnv([CountingEnv]), device="cpu"))),
         ("PPOSND trains its own SND", lambda: learn(PPOSND, counting(), n_steps=16, batch_size=16)),
         (
             "rollout of one transition",
@@ -466,7 +466,7 @@ def learn(algorithm, env, policy="MlpPolicy", callback=None, **kwargs):
             lambda: learn(PPO, VecIntrinsicReward(counting(), rewards="streams", device="cpu"), n_steps=16, batch_size=16),
         ),
         (
-            "DQN keeps rewards as they are below VecNormalize",
+            "DQN stores the rewards from below VecNormalize",
             lambda: learn(DQN, VecIntrinsicReward(VecNormalize(counting()), device="cpu"), buffer_size=64),
         ),
         (

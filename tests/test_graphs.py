@@ -402,13 +402,13 @@ def test_spare_frames_change_nothing(target):
 
 
 def test_early_stopping_is_refused():
-    with pytest.raises(ValueError, match=r"target_kl=0.1 does not go with cuda_graphs=True"):
+    with pytest.raises(ValueError, match=r"target_kl=0.1 cannot be used with cuda_graphs=True"):
         train(True, target_kl=0.1)
     with pytest.raises(ValueError, match="StreamRolloutBuffer"):
         train(True, rollout_buffer_class=PPO)
 
 
 def test_where_there_are_none_one_sentence_says_so():
-    with pytest.warns(UserWarning, match="cuda_graphs=True: there are none on cpu, going on without.") as warned:
+    with pytest.warns(UserWarning, match="cuda_graphs=True is ignored: cpu has no CUDA graphs.") as warned:
         train(True, steps=4 * 8)
     assert len([warning for warning in warned if "cuda_graphs" in str(warning.message)]) == 1

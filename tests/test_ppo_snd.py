@@ -379,13 +379,13 @@ def test_gsde():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        (dict(snd="nope"), "Unknown target 'nope': the known ones are 'v', 'std', 'vic', 'rnd'"),
+        (dict(snd="nope"), "Unknown target 'nope': choose one of 'v', 'std', 'vic', 'rnd'"),
         (dict(snd_kwargs=dict(eta=-1)), "eta=-1 must be a number not below 0"),
         (dict(gamma=-0.1), r"gamma=-0.1 must lie in \[0, 1\]"),
         (dict(gamma_int=1.1), r"gamma_int=1.1 must lie in \[0, 1\]"),
-        (dict(policy=PPO.policy_aliases["MlpPolicy"]), "needs a policy with one value a stream, not ActorCriticPolicy"),
+        (dict(policy=PPO.policy_aliases["MlpPolicy"]), "needs a policy with one value per stream, not ActorCriticPolicy"),
         (dict(policy="CnnPolicy"), "CnnPolicy needs images"),
-        (dict(snd=SND(spaces.Box(-1, 1, (2,)), device="cpu"), snd_kwargs=dict(eta=1)), "only goes with the name of a target"),
+        (dict(snd=SND(spaces.Box(-1, 1, (2,)), device="cpu"), snd_kwargs=dict(eta=1)), "needs the name or class of a target"),
         (dict(env=VecIntrinsicReward(counting(), device="cpu")), "already has an intrinsic reward"),
     ],
 )
@@ -511,7 +511,7 @@ def test_own_snd_must_fit_the_observations():
     snd = SND(spaces.Box(-1, 1, (3,)), device="cpu")
     for build in (lambda: make(snd=snd), lambda: VecIntrinsicReward(counting(), snd)):
         with pytest.raises(
-            ValueError, match=r"made for frames of shape \(3,\) .*, the environment gives frames of shape \(2,\)"
+            ValueError, match=r"made for frames of shape \(3,\) .*, but the environment gives frames of shape \(2,\)"
         ):
             build()
 
@@ -527,7 +527,7 @@ def test_a_wrapped_environment_is_refused_before_it_is_set():
 @pytest.mark.parametrize("other", ["std", None])
 def test_a_zip_with_another_target(other, tmp_path):
     make().save(tmp_path / "model")
-    with pytest.raises(ValueError, match=f"was saved with snd='vic', it cannot become snd={other!r}"):
+    with pytest.raises(ValueError, match=f"was saved with snd='vic', which cannot be changed to snd={other!r}"):
         PPOSND.load(tmp_path / "model", snd=other, device="cpu")
 
 

@@ -156,7 +156,7 @@ def test_own_target_class():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        (dict(target="nope"), "Unknown target 'nope': the known ones are 'v', 'std', 'vic', 'rnd'"),
+        (dict(target="nope"), "Unknown target 'nope': choose one of 'v', 'std', 'vic', 'rnd'"),
         (dict(target=3), "must be a name"),
         (dict(eta=-0.1), "eta=-0.1 must be a number not below 0"),
         (dict(eta=float("nan")), "eta=nan"),
@@ -165,7 +165,7 @@ def test_own_target_class():
         (dict(batch_size=16.0), "batch_size=16.0 must be a whole number"),
         (dict(features_dim=0), "features_dim=0 must be a whole number, 1 at least"),
         (dict(n_epochs=0), "n_epochs=0 must be a whole number, 1 at least"),
-        (dict(target="v", normalize_input=True), "normalize_input=True is for images"),
+        (dict(target="v", normalize_input=True), "normalize_input=True is for images only: omit it"),
         (dict(target="v", noise_probability=2), r"noise_probability=2 must lie in \[0, 1\]"),
         (dict(target_width=-3), "target_width=-3 must be a whole number"),
         (dict(width=3), "Unknown SND argument 'width': VICTarget takes eta, .*obs_key, norm_reward, .*target_width"),
@@ -324,7 +324,7 @@ def test_dict_observations_are_read_at_their_key(target):
 def test_an_snd_fits_the_spaces_it_was_made_for(made_for, given):
     snd = make(made_for)
     snd.check_space(made_for)
-    with pytest.raises(ValueError, match=r"This SND was made for frames .*, the environment gives frames"):
+    with pytest.raises(ValueError, match=r"This SND was made for frames .*, but the environment gives frames"):
         snd.check_space(given)
 
 

@@ -35,7 +35,7 @@ def test_registered_names_work_everywhere():
     register("mean", Mean)
     register("mean", Mean)  # a module that is imported twice
     assert type(SND(spaces.Box(-1, 1, (3,)), "mean", device="cpu").target) is Mean
-    with pytest.raises(ValueError, match="'vic' stands for VICTarget already"):
+    with pytest.raises(ValueError, match="'vic' already stands for VICTarget"):
         register("vic", Mean)
     with pytest.raises(ValueError, match=r"must be a subclass of sb3_snd\.targets\.Target"):
         register("list", list)
@@ -141,17 +141,17 @@ class Forgetful(Mean):
     [
         (WrongFeatures, r"forward gave \(4, 511\), not \(n, features_dim\)"),
         (WrongNovelty, r"novelty gave \(4, 512\), not \(n,\)"),
-        (NegativeNovelty, "novelty is not finite and at least 0"),
+        (NegativeNovelty, "novelty must be finite and >= 0"),
         (BatchNovelty, "depends on the other frames of its batch"),
         (NoDistill, "loss gave no 'distill'"),
         (NoDistillation, "'loss', which is minimised, does not train the learner"),
-        (NoTensor, "the loss's term 'extra' is no scalar"),
-        (NoScalar, "the loss's term 'extra' is no scalar"),
+        (NoTensor, "the loss's term 'extra' is not a scalar"),
+        (NoScalar, "the loss's term 'extra' is not a scalar"),
         (Leaky, "'distill' reaches the target's weights: detach its features"),
         (Backwards, "'target' reaches the learner's weights"),
         (Untrained, "'target' does not train the target"),
         (DividesBySpread, "training on constant frames gave weights that are not finite"),
-        (Forgetful, "novelty is another one after a round trip through state_dict"),
+        (Forgetful, "novelty differs after a round trip through state_dict"),
     ],
 )
 def test_each_flaw_is_named(target, sentence):

@@ -68,7 +68,7 @@ WRITERS = {
 def test_a_poisoned_file_of_an_snd_does_not_run(read, write, mark, tmp_path):
     path = tmp_path / "rl_model.snd.pth"
     path.write_bytes(write(mark))
-    with pytest.raises(ValueError, match=r"rl_model\.snd\.pth is no file of tensors that SND\.save wrote") as error:
+    with pytest.raises(ValueError, match=r"rl_model\.snd\.pth is not a file of tensors that SND\.save wrote") as error:
         read(path)
     assert "\n" not in str(error.value) and not mark.exists()
 
@@ -77,7 +77,7 @@ def test_a_poisoned_file_of_an_snd_does_not_run(read, write, mark, tmp_path):
 def test_a_broken_file_of_an_snd(write, tmp_path):
     path = tmp_path / "rl_model.snd.pth"
     path.write_bytes(write(None))
-    with pytest.raises(ValueError, match=r"is no file of tensors that SND\.save wrote"):
+    with pytest.raises(ValueError, match=r"is not a file of tensors that SND\.save wrote"):
         make_snd().load(path)
 
 
@@ -113,7 +113,7 @@ def test_a_poisoned_entry_of_a_model_does_not_run(entry, mark, tmp_path):
         assert entry in good.namelist()
         for name in good.namelist():
             bad.writestr(name, poisoned(mark) if name == entry else good.read(name))
-    with pytest.raises(ValueError, match=r"bad\.zip holds something else where tensors should be") as error:
+    with pytest.raises(ValueError, match=r"bad\.zip holds other objects in place of tensors") as error:
         PPOSND.load(tmp_path / "bad.zip", device="cpu")
     assert "\n" not in str(error.value) and not mark.exists()
     with pytest.raises(pickle.UnpicklingError):

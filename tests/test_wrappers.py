@@ -201,7 +201,7 @@ def test_recorded_frames_are_kept_when_the_environment_uses_its_memory_again():
 
 
 def test_a_second_wrapper_is_refused():
-    with pytest.raises(ValueError, match="already has an intrinsic reward: wrap it in VecIntrinsicReward once"):
+    with pytest.raises(ValueError, match="already has an intrinsic reward: wrap it in VecIntrinsicReward only once"):
         VecIntrinsicReward(VecMonitor(wrap()), device="cpu")
 
 
@@ -211,12 +211,12 @@ def test_stepping_outside_of_training_is_named():
     env.start_recording(2)
     for _ in range(2):
         env.step(np.zeros(3, dtype=int))
-    with pytest.raises(RuntimeError, match=r"stepped by something else than the algorithm .* evaluate on another environment"):
+    with pytest.raises(RuntimeError, match=r"stepped by code other than the algorithm .* evaluate on another environment"):
         env.step(np.zeros(3, dtype=int))
 
 
 def test_arguments_for_an_snd_that_is_one_already():
-    with pytest.raises(ValueError, match=r"snd_kwargs=\{'eta': 1\} only goes with the name of a target"):
+    with pytest.raises(ValueError, match=r"snd_kwargs=\{'eta': 1\} needs the name or class of a target"):
         VecIntrinsicReward(make_env(), FakeSND(make_env().observation_space), dict(eta=1))
 
 
@@ -315,7 +315,7 @@ def test_weights_follow_schedules():
             1,
             r"100% of the intrinsic rewards are clipped at 1 .*: lower eta, which is 100; 1.5 would give a mean of 0.03",
         ),
-        (1e-4, 1, r"mean intrinsic reward, 2e-06, changes nothing beside .* 10: raise eta, which is 0.0001; 1.5 would"),
+        (1e-4, 1, r"mean intrinsic reward, 2e-06, has no effect beside .* 10: raise eta, which is 0.0001; 1.5 would"),
         (1.0, 1, None),
         (1e-4, 0, None),
         (0.0, 1, None),  # switched off
@@ -347,7 +347,7 @@ def test_a_bonus_of_zero_is_named():
     env.snd.novelty = lambda _: th.zeros(3)
     env.reset()
     env.step(np.zeros(3, dtype=int))
-    with pytest.warns(UserWarning, match="Novelty is 0, so that no eta .* choose another target"):
+    with pytest.warns(UserWarning, match="Novelty is 0, so no eta .* choose another target"):
         env.pop_statistics()
 
 

@@ -1,4 +1,6 @@
-"""Target models by name; a new one is one file, one class and one line here, or :func:`register` in your own package."""
+"""Target models by name. A new one needs one file, one class and one line here, or :func:`register` in your own
+package.
+"""
 
 from sb3_snd.targets.base import Target
 from sb3_snd.targets.check import check_target
@@ -17,17 +19,17 @@ TARGETS: dict[str, type[Target]] = {
 
 def register(name: str, target_class: type[Target]) -> None:
     """
-    Make an own target model known by a name, for ``snd=name`` and ``snd: name`` in YAML files
-    (``train.py --gym-packages your_module`` imports the module that does so).
+    Register a custom target model under a name, for ``snd=name`` and for ``snd: name`` in YAML files
+    (``train.py --gym-packages your_module`` imports the module that registers it).
 
     :param name: A new name
-    :param target_class: The class; :func:`check_target` says whether it will work
-    :raises ValueError: if it is no subclass of ``Target``, or the name stands for another class already
+    :param target_class: The class; :func:`check_target` tells whether it will work
+    :raises ValueError: if it is not a subclass of ``Target``, or if the name already stands for another class
     """
     if not (isinstance(target_class, type) and issubclass(target_class, Target)):
         raise ValueError(f"{target_class!r} must be a subclass of sb3_snd.targets.Target.")
     if TARGETS.get(name, target_class) is not target_class:
-        raise ValueError(f"The name {name!r} stands for {TARGETS[name].__name__} already: choose another.")
+        raise ValueError(f"The name {name!r} already stands for {TARGETS[name].__name__}: choose another.")
     TARGETS[name] = target_class
 
 

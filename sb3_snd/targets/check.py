@@ -1,6 +1,7 @@
-"""Conformance test for own target models: what training relies on, each point with a sentence of its own.
+"""Conformance test for custom target models. It checks what training relies on, with one message for each
+point.
 
-Knows the interface of ``Target`` and nothing of the models behind it.
+Knows the interface of ``Target``, but not the models behind it.
 """
 
 from collections.abc import Sequence
@@ -14,21 +15,26 @@ from sb3_snd.type_aliases import Transitions
 
 BATCH = 8
 STEPS = 2
-FRAME_SHAPES = ((1, 36, 40), (5,))  # an image and a vector
+FRAME_SHAPES = ((1, 36, 40), (5,))  # one image and one vector
 
 
 def check_target(
     target_class: type[Target], frame_shapes: Sequence[tuple[int, ...]] = FRAME_SHAPES, **target_kwargs: Any
 ) -> None:
     """
-    Try a target model as training would use it: shapes, the loss and its terms, gradients that stay on their side
-    between target and learner, training that stays finite, also on constant input, and a ``state_dict`` that holds everything.
+    Test a target model as training would use it.
+
+    - Shapes are right, and the loss has all its terms.
+    - Gradients do not cross between target and learner.
+    - Training stays finite, even on constant input.
+    - The ``state_dict`` holds everything.
 
     :param target_class: The class to check
-    :param frame_shapes: Frames to try it with, ``(C, H, W)`` or ``(D,)``; leave out what it is not made for
+    :param frame_shapes: Shapes of the frames to test, ``(C, H, W)`` or ``(D,)``; omit those that the class does
+        not support
     :param target_kwargs: Further arguments of the class
-    :raises TypeError: if it is no subclass of ``Target``
-    :raises ValueError: at the first point that does not hold, with a sentence that says which
+    :raises TypeError: if it is not a subclass of ``Target``
+    :raises ValueError: at the first point that fails, with a sentence that names it
     """
     if not (isinstance(target_class, type) and issubclass(target_class, Target)):
         raise TypeError(f"{target_class!r} is not a subclass of sb3_snd.targets.Target.")
@@ -53,7 +59,7 @@ def _require(holds: Any, target: Target, sentence: str) -> None:
 
 
 def _transitions(target: Target, frames: th.Tensor) -> Transitions:
-    """:return: a minibatch of all but the last of the frames, each followed by the next"""
+    """Return a minibatch of all frames except the last, each followed by the next one."""
     frames = target.preprocess(frames)
     n = len(frames) - 1
     return Transitions(frames, th.arange(1, n + 1), n, frames[:n].__getitem__)
@@ -77,7 +83,7 @@ def _check_shapes(target: Target, learner: nn.Module) -> None:
         )
     novelty = target.novelty(learner(seen), target(seen))
     _require(novelty.shape == (4,), target, f"novelty gave {tuple(novelty.shape)}, not (n,) = (4,)")
-    _require(th.isfinite(novelty).all() and (novelty >= 0).all(), target, "novelty is not finite and at least 0 everywhere")
+    _require(th.isfinite(novelty).all() and (novelty >= 0).all(), target, "novelty must be finite and >= 0 everywhere")
     in_parts = th.cat([target.novelty(learner(part), target(part)) for part in seen.split(2)])
     _require(
         th.allclose(novelty, in_parts, rtol=1e-3, atol=1e-5),
@@ -96,13 +102,13 @@ def _check_loss(target: Target, learner: nn.Module) -> None:
     )
     for name, term in terms.items():
         if name != "features":
-            _require(isinstance(term, th.Tensor) and term.ndim == 0, target, f"the loss's term {name!r} is no scalar")
+            _require(isinstance(term, th.Tensor) and term.ndim == 0, target, f"the loss's term {name!r} is not a scalar")
             _require(th.isfinite(term), target, f"the loss's term {name!r} is not finite")
     _require(terms["loss"].requires_grad, target, "'loss' has no gradient")
 
 
 def _gradients(net: nn.Module, term: th.Tensor) -> bool:
-    """:return: whether a term has a gradient in any parameter of a net"""
+    """Return whether a term has a non-zero gradient in any parameter of a net."""
     parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
     if not (term.requires_grad and parameters):
         return False
@@ -121,7 +127,10 @@ def _check_isolation(target: Target, learner: nn.Module) -> None:
 
 
 def _check_training(target: Target, learner: nn.Module) -> None:
-    """A few updates on random and on constant frames, which a loss that divides by their spread would not survive."""
+    """
+    Run a few updates on random and on constant frames, which a loss that divides by their spread would not
+    survive.
+    """
     parameters = [parameter for net in (target, learner) for parameter in net.parameters() if parameter.requires_grad]
     optimizer = th.optim.Adam(parameters, lr=1e-4)
     inputs = {
@@ -150,4 +159,4 @@ def _check_state(target: Target, other: Target, learner: nn.Module, other_learne
         with th.no_grad():
             values.append((net.novelty(predictor(seen), net(seen)), net.loss(_transitions(net, frames), predictor)["loss"]))
     for name, before, after in zip(("novelty", "the loss"), *values, strict=True):
-        _require(th.equal(before, after), target, f"{name} is another one after a round trip through state_dict")
+        _require(th.equal(before, after), target, f"{name} differs after a round trip through state_dict")

@@ -1,8 +1,8 @@
-"""RND: a random target that nothing trains.
+"""RND: a random target that is never trained.
 
-Burda et al.: Exploration by random network distillation, arXiv 1810.12894.
-Departs from RND as the authors of SND did in their comparison: frames have a running mean subtracted and are not
-divided by their standard deviation; novelty is half the summed squared error and is not normalised.
+Burda et al.: Exploration by random network distillation, arXiv 1810.12894. Departs from RND as the authors of
+SND did in their comparison: a running mean is subtracted from frames, but they are not divided by their
+standard deviation. Novelty is half the summed squared error and is not normalised.
 """
 
 import torch as th
@@ -18,6 +18,8 @@ DISTILLED_SHARE = 0.25  # share of the (sample, feature) entries that are distil
 
 class RNDTarget(Target):
     """
+    Random target of RND.
+
     :param frame_shape: ``(C, H, W)`` or ``(D,)``
     :param features_dim: Size of the feature space
     """
@@ -33,22 +35,22 @@ class RNDTarget(Target):
         self.frame_stats = RunningMeanStd(frame_shape, count=1.0, count_batches=True)
 
     def update_statistics(self, frames: th.Tensor) -> None:
-        """Each batch counts once in the running mean; see :meth:`Target.update_statistics`."""
+        """Update the running mean, in which each batch counts once; see :meth:`Target.update_statistics`."""
         self.frame_stats.update(frames)
 
     def preprocess(self, frames: th.Tensor) -> th.Tensor:
-        """:return: the frames less their running mean"""
+        """Subtract the running mean from the frames."""
         return frames - self.frame_stats.mean.to(frames.dtype)
 
     def novelty(self, prediction: th.Tensor, features: th.Tensor) -> th.Tensor:
-        """:return: half the summed squared distance, ``(n,)``"""
+        """Return half the summed squared distance, ``(n,)``."""
         return (prediction - features).square().sum(dim=1) / 2
 
     def loss(self, batch: Transitions, learner: nn.Module, uniform: th.Tensor | None = None) -> dict[str, th.Tensor]:
         """
-        Distillation of a random quarter of the entries; see :meth:`Target.loss`.
+        Distil a random quarter of the entries; see :meth:`Target.loss`.
 
-        :param uniform: Numbers in [0, 1) that choose the entries, ``(B, D)``; drawn if not given
+        :param uniform: Numbers in [0, 1) that select the entries, ``(B, D)``; drawn if not given
         """
         states = batch.states
         with th.no_grad():

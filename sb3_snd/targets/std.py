@@ -1,9 +1,9 @@
 """SND-STD: a target trained by spatio-temporal deep infomax (ST-DIM).
 
-Pecháč, Chovanec, Farkaš: Self-supervised network distillation, arXiv 2302.11563, section 4.
-Anand et al.: Unsupervised state representation learning in Atari, arXiv 1906.08226, eq. 2 and 3.
-Departs from ST-DIM, as the reference does: the softmax runs over the anchors, the global features are those of s_{t+1}
-and the local ones those of s_t; logits are kept small and features spread by two terms of weight 1e-4.
+Pecháč, Chovanec, Farkaš: Self-supervised network distillation, arXiv 2302.11563, section 4. Anand et al.:
+Unsupervised state representation learning in Atari, arXiv 1906.08226, eq. 2 and 3. Departs from ST-DIM, as the
+reference does: the softmax runs over the anchors, the global features are those of s_{t+1}, and the local ones
+are those of s_t. Two terms of weight 1e-4 keep the logits small and spread the features.
 """
 
 from typing import Any
@@ -18,12 +18,15 @@ from sb3_snd.torch_layers import orthogonal_
 from sb3_snd.type_aliases import Transitions
 
 REGULARISATION = 1e-4
-CACHED_LOGITS = 2**21  # logits at a time on a CPU, so that they stay in its cache; no more are kept for a gradient
+# On a CPU at most so many logits are computed at a time, so that they stay in its cache. More are never kept
+# for a gradient.
+CACHED_LOGITS = 2**21
 
 
 def infonce(logits: th.Tensor) -> th.Tensor:
     """
-    Cross-entropy over the second axis; the right class of column j is j (arXiv 1906.08226, eq. 1).
+    Compute the cross-entropy over the second axis. The correct class of column j is j (arXiv 1906.08226, eq.
+    1).
 
     :param logits: ``(P, B, B)``
     :return: scalar, mean over positions and columns
@@ -34,15 +37,17 @@ def infonce(logits: th.Tensor) -> th.Tensor:
 
 class SpatialInfoNCE(th.autograd.Function):
     """
-    Sum of :func:`infonce` of two sets of logits at each position. Value and gradients come from one pass over blocks of
-    positions: on a CPU the logits, 2 * P * B² numbers, are never there all at once.
+    Sum of :func:`infonce` of two sets of logits at each position. Value and gradients come from one pass over
+    blocks of positions. On a CPU the logits, 2 * P * B² numbers, are therefore never in memory all at once.
     """
 
     @staticmethod
     def forward(ctx: Any, anchors: th.Tensor, columns: th.Tensor) -> th.Tensor:  # type: ignore[override]
         """
+        Compute the loss, and save its gradients for :meth:`backward`.
+
         :param anchors: Two sets of B predictions at each position, ``(P, 2 * B, L)``
-        :param columns: What they are compared with, ``(P, B, L)``
+        :param columns: Features with which they are compared, ``(P, B, L)``
         :return: scalar
         """
         anchors, columns = anchors.float(), columns.float()
@@ -68,15 +73,18 @@ class SpatialInfoNCE(th.autograd.Function):
     @th.autograd.function.once_differentiable
     def backward(ctx: Any, grad: th.Tensor) -> tuple[th.Tensor, ...]:  # type: ignore[override]
         """
-        :param grad: Of the result, scalar
-        :return: of anchors and columns
+        Scale the saved gradients.
+
+        :param grad: Gradient with respect to the result, scalar
+        :return: gradients with respect to anchors and columns
         """
         return tuple(grad / ctx.size * saved for saved in ctx.saved_tensors)
 
 
 def logit_norm(anchors: th.Tensor, columns: th.Tensor) -> th.Tensor:
     """
-    Mean Frobenius norm of each position's logits ``columns @ anchorsᵀ``, from the L x L Gram matrices of both.
+    Compute the mean Frobenius norm of each position's logits ``columns @ anchorsᵀ`` from the L x L Gram
+    matrices of both.
 
     :param anchors: ``(P, B, L)``
     :param columns: ``(P, B, L)``
@@ -88,8 +96,9 @@ def logit_norm(anchors: th.Tensor, columns: th.Tensor) -> th.Tensor:
 
 class STDTarget(VICTarget):
     """
-    Nets as in SND-VIC, but for the learner's gain, and two linear projections for the loss. Local features are the map
-    after the third convolution; for vectors the last hidden layer, a map of one position.
+    Target with the nets of SND-VIC, except for the learner's gain, and two linear projections for the loss.
+    Local features are the map after the third convolution. For vectors they are the last hidden layer, a map of
+    one position.
 
     :param frame_shape: ``(C, H, W)`` or ``(D,)``
     :param features_dim: Size of the feature space
@@ -107,10 +116,10 @@ class STDTarget(VICTarget):
         target_width: int = 128,
         learner_width: int = 128,
     ) -> None:
-        # One feature has no standard deviation
+        # The standard deviation of a single feature is undefined
         checked({"features_dim": features_dim}, {"features_dim": or_none(whole(2, WIDEST))})
         super().__init__(frame_shape, features_dim, target_width, learner_width)
-        # Layers up to the local features: three convolutions of four, or both hidden layers
+        # Number of layers up to the local features: three of the four convolutions, or both hidden layers
         self.n_local_layers = 6 if len(frame_shape) == 3 else 4
         with th.no_grad():
             local_dim = self.encoder[: self.n_local_layers](th.zeros(1, *frame_shape)).shape[1]
@@ -121,26 +130,29 @@ class STDTarget(VICTarget):
 
     def contrast(self, anchors: tuple[th.Tensor, th.Tensor], columns: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """
+        Compute the contrastive loss and the norm of its logits.
+
         :param anchors: Predictions from global and from local features of s_{t+1}, ``(P, B, L)`` each
         :param columns: Local features of s_t, ``(P, B, L)``
-        :return: sum of both cross-entropies, and of both mean norms of the logits
+        :return: sum of both cross-entropies, and sum of both mean norms of the logits
         """
         positions, n, _ = columns.shape
         if 2 * positions * n * n > CACHED_LOGITS:
             nce = SpatialInfoNCE.apply(th.cat(anchors, dim=1), columns)
             return nce, logit_norm(anchors[0], columns) + logit_norm(anchors[1], columns)
-        # Few enough to keep, as those of vectors: both terms share them, and their gradients one pass back
+        # Few enough logits to keep, as for vectors: both terms share them, and their gradients share one
+        # backward pass
         logits = (columns @ th.cat(anchors, dim=1).transpose(1, 2)).unflatten(2, (2, n))  # (P, B column, 2, B anchor)
         nce = -2 * logits.log_softmax(dim=3).diagonal(dim1=1, dim2=3).mean()
         return nce, logits.square().sum(dim=(1, 3)).clamp(min=1e-12).sqrt().mean(dim=0).sum()
 
     def loss(self, batch: Transitions, learner: nn.Module) -> dict[str, th.Tensor]:
-        """Distillation (summed), and InfoNCE with its two regularisers; see :meth:`Target.loss`."""
+        """Compute distillation (summed), and InfoNCE with its two regularisers; see :meth:`Target.loss`."""
         maps = self.encoder[: self.n_local_layers](batch.frames)  # (M, L, H, W) or (M, L)
         z, z_next = batch.split(self.encoder[self.n_local_layers :](maps))  # (B, D) each
         local, local_next = batch.split(
             maps.permute(0, 2, 3, 1).flatten(1, 2) if maps.ndim == 4 else maps.unsqueeze(1)
-        )  # (B, P, L) each; no copy of channels-last maps
+        )  # (B, P, L) each; channels-last maps are not copied
         distill = (learner(batch.states) - z.detach()).square().sum()
 
         columns = local.transpose(0, 1)  # (P, B, L)

@@ -1,7 +1,8 @@
 """SND-V: a target trained by a contrastive loss on pairs of states, equal or different, both augmented.
 
-Pecháč, Chovanec, Farkaš: Self-supervised network distillation, arXiv 2302.11563, section 4.
-The settings are those of the authors' released program; their published Montezuma runs used others, which are arguments here.
+Pecháč, Chovanec, Farkaš: Self-supervised network distillation, arXiv 2302.11563, section 4. The settings are
+those of the authors' released program. Their published Montezuma runs used others, which are available as
+arguments.
 """
 
 from typing import NamedTuple
@@ -24,19 +25,21 @@ INPUT_CLIP = 1.0  # normalised frames are clamped to this many standard deviatio
 
 
 class Pairs(NamedTuple):
-    """Random pairs of states: rows of the rollout, and 1 where they differ, else 0."""
+    """Random pairs of states, as row numbers of the rollout, and whether their draws are independent."""
 
     first: th.Tensor  # (k,) int64
     second: th.Tensor  # (k,) int64
-    far: th.Tensor  # (k,) float32
+    far: th.Tensor  # (k,) float32, 1 for different states, 0 for the same state twice
 
 
 def draw_pairs(n_pairs: int, pool_size: int, device: th.device) -> Pairs:
     """
-    :param n_pairs: How many, k
-    :param pool_size: Number of states to draw from
-    :param device: Where the draws are made
-    :return: the same state twice with probability 1/2, else two independent draws
+    Draw random pairs of states: the same state twice with probability 1/2, otherwise two independent draws.
+
+    :param n_pairs: Number of pairs, k
+    :param pool_size: Number of states from which to draw
+    :param device: Device on which to draw
+    :return: the pairs
     """
     first, other = th.randint(pool_size, (2, n_pairs), device=device)
     far = th.rand(n_pairs, device=device) < 0.5
@@ -45,12 +48,13 @@ def draw_pairs(n_pairs: int, pool_size: int, device: th.device) -> Pairs:
 
 def contrastive_loss(z_a: th.Tensor, z_b: th.Tensor, far: th.Tensor) -> th.Tensor:
     """
-    Squared error of the mean squared distance to 0 for equal states and to 1 for different ones; features with a mean
-    square above 200 for both together are pulled back.
+    Compute the squared error of the mean squared distance, whose target is 0 for equal states and 1 for
+    different ones. If the mean squares of both features add up to more than 200, the excess is added as a
+    penalty.
 
     :param z_a: Features of the first states, ``(k, D)``
     :param z_b: Features of the second states, ``(k, D)``
-    :param far: 1 where the states differ, else 0, ``(k,)``
+    :param far: 1 if the states differ, else 0, ``(k,)``
     :return: scalar
     """
     distance = (z_a - z_b).square().mean(dim=1)  # (k,)
@@ -60,11 +64,13 @@ def contrastive_loss(z_a: th.Tensor, z_b: th.Tensor, far: th.Tensor) -> th.Tenso
 
 class VTarget(Target):
     """
+    Target of SND-V.
+
     :param frame_shape: ``(C, H, W)`` or ``(D,)``
     :param features_dim: Size of the feature space
-    :param normalize_input: Whether frames are normalised pixel by pixel by a running mean and standard deviation, in which
-        each batch counts once, and clamped to ±1. For images; vectors are normalised as they come
-    :param noise_probability: Probability of a state to be given noise in the contrastive loss
+    :param normalize_input: Whether to normalise each pixel by a running mean and standard deviation, in which
+        each batch counts once, and clamp it to ±1. This is for images only, as vectors are already normalised
+    :param noise_probability: Probability that a state is given noise in the contrastive loss
     :raises ValueError: for ``normalize_input`` with vectors, or a probability outside of [0, 1]
     """
 
@@ -83,25 +89,33 @@ class VTarget(Target):
         given = {"normalize_input": normalize_input, "noise_probability": noise_probability}
         checked(given, {"normalize_input": FLAG, "noise_probability": SHARE})
         if normalize_input and len(frame_shape) != 3:
-            raise ValueError("normalize_input=True is for images: leave it away, vectors are normalised already.")
+            raise ValueError("normalize_input=True is for images only: omit it, since vectors are already normalised.")
         super().__init__(frame_shape, features_dim)
         self.noise_probability = noise_probability
         self.keeps_statistics = normalize_input
         self.frame_stats = RunningMeanStd(frame_shape, count=1.0, count_batches=True) if normalize_input else None
 
     def update_statistics(self, frames: th.Tensor) -> None:
-        """Each batch counts once in the running mean and variance; see :meth:`Target.update_statistics`."""
+        """
+        Update the running mean and variance, in which each batch counts once; see
+        :meth:`Target.update_statistics`.
+        """
         if self.frame_stats is not None:
             self.frame_stats.update(frames)
 
     def preprocess(self, frames: th.Tensor) -> th.Tensor:
-        """:return: the frames, with ``normalize_input`` in units of their standard deviation, in [-1, 1]"""
+        """
+        Normalise the frames by their running mean and standard deviation and clamp them to [-1, 1], if
+        ``normalize_input`` is set.
+        """
         return frames if self.frame_stats is None else self.frame_stats.normalize(frames, INPUT_CLIP)
 
     def augment(self, frames: th.Tensor) -> th.Tensor:
         """
+        Drop random tiles and add noise.
+
         :param frames: ``(k, *frame_shape)``
-        :return: the same with random tiles dropped and noise added
+        :return: augmented frames, of the same shape
         """
         return add_noise(drop_tiles(frames), probability=self.noise_probability)
 
@@ -113,10 +127,11 @@ class VTarget(Target):
         pairs: Pairs | None = None,
     ) -> dict[str, th.Tensor]:
         """
-        Distillation of a random quarter of the entries, and the contrastive loss; see :meth:`Target.loss`.
+        Compute the distillation of a random quarter of the entries, and the contrastive loss; see
+        :meth:`Target.loss`.
 
-        :param uniform: Numbers in [0, 1) that choose the entries, ``(B, D)``; drawn if not given
-        :param pairs: Pairs of rows of the pool, taken without augmentation; drawn and augmented if not given
+        :param uniform: Numbers in [0, 1) that select the entries, ``(B, D)``; drawn if not given
+        :param pairs: Pairs of rows of the pool, which are not augmented; drawn and augmented if not given
         """
         states = batch.states
         with th.no_grad():

@@ -1,8 +1,8 @@
 """SND-VIC: a target trained by VICReg on successive states.
 
-Pecháč, Chovanec, Farkaš: Self-supervised network distillation, arXiv 2302.11563, section 4.
-Bardes, Ponce, LeCun: VICReg, arXiv 2105.04906, eq. 1 to 6.
-Departs from VICReg: successive states are the two views, no augmentation, no projector.
+Pecháč, Chovanec, Farkaš: Self-supervised network distillation, arXiv 2302.11563, section 4. Bardes, Ponce,
+LeCun: VICReg, arXiv 2105.04906, eq. 1 to 6. Departs from VICReg: successive states are the two views, and there
+is neither augmentation nor a projector.
 """
 
 import torch as th
@@ -20,11 +20,11 @@ WIDTHS = {"target_width": whole(1, WIDEST), "learner_width": whole(1, WIDEST)}
 
 def spread_terms(features: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     """
-    Compute both of VICReg's terms from one covariance matrix, whose diagonal holds the variances.
+    Compute both of VICReg's spread terms from one covariance matrix, whose diagonal holds the variances.
 
     :param features: ``(B, D)``
-    :return: hinge on the standard deviation of each feature (arXiv 2105.04906, eq. 1), and squared covariances of different
-        features (eq. 3 and 4), two scalars
+    :return: two scalars: hinge loss on the standard deviation of each feature (arXiv 2105.04906, eq. 1), and
+        squared covariances of different features (eq. 3 and 4)
     """
     n, dim = features.shape
     centred = features - features.mean(dim=0)
@@ -36,6 +36,8 @@ def spread_terms(features: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
 
 class VICTarget(Target):
     """
+    Target of SND-VIC.
+
     :param frame_shape: ``(C, H, W)`` or ``(D,)``
     :param features_dim: Size of the feature space
     :param target_width: Channels of the target's last convolution: 128 for Atari, 64 for Procgen
@@ -58,11 +60,11 @@ class VICTarget(Target):
         super().__init__(frame_shape, features_dim)
 
     def novelty(self, prediction: th.Tensor, features: th.Tensor) -> th.Tensor:
-        """:return: mean of (\\|p - z\\| + 1e-8)², ``(n,)``; the reference adds the small number"""
+        """Return the mean of (\\|p - z\\| + 1e-8)², ``(n,)``. The small number is the reference's."""
         return ((prediction - features).abs() + 1e-8).square().mean(dim=1)
 
     def loss(self, batch: Transitions, learner: nn.Module) -> dict[str, th.Tensor]:
-        """Distillation, and VICReg with weights 1, 1 and 1/25; see :meth:`Target.loss`."""
+        """Compute distillation, and VICReg with weights 1, 1 and 1/25; see :meth:`Target.loss`."""
         z, z_next = batch.split(self(batch.frames))  # (B, D) each
         distill = F.mse_loss(learner(batch.states), z.detach())
         invariance = F.mse_loss(z, z_next)
