@@ -1,6 +1,6 @@
-"""Rollout buffer with an axis of streams; frames lie once, in the environment's dtype, on the device.
+"""Rollout buffer with a stream axis. Each frame is stored once, in the environment's dtype, on the device.
 
-Knows rewards, values and discount factors; not where the intrinsic reward comes from.
+Knows rewards, values and discount factors, but not where the intrinsic reward comes from.
 """
 
 from collections.abc import Generator, Iterator
@@ -21,19 +21,21 @@ from sb3_snd.type_aliases import Rollout
 
 class StreamRolloutBuffer(RolloutBuffer):
     """
-    SB3's ``RolloutBuffer`` for ``S`` streams: rewards, values, returns and advantages are ``(n_steps, n_envs, S)``.
+    SB3's ``RolloutBuffer`` for ``S`` streams: rewards, values, returns and advantages are ``(n_steps, n_envs,
+    S)``.
 
-    Minibatches hold advantages ``(B,)``, weighted over the streams, and flattened values and returns ``(B * S,)``, so
-    that ``PPO.train`` works on them as it is. With one stream all numbers are bit for bit those of SB3's buffer.
+    Minibatches hold advantages ``(B,)``, weighted over the streams, and flattened values and returns ``(B *
+    S,)``, so that ``PPO.train`` works without changes. With one stream all numbers equal those of SB3's buffer
+    bit for bit.
 
-    :param buffer_size: Steps in a rollout
+    :param buffer_size: Number of steps in a rollout
     :param observation_space: Observation space
     :param action_space: Action space
     :param device: PyTorch device of observations and minibatches
     :param gae_lambda: Lambda of GAE, the same for both streams
     :param gamma: Discount factor of the extrinsic stream
     :param n_envs: Number of environments
-    :param gamma_int: Discount factor of the intrinsic stream; None: there is none
+    :param gamma_int: Discount factor of the intrinsic stream; None means that there is no such stream
     :param ext_coef: Weight of the extrinsic advantage
     :param int_coef: Weight of the intrinsic advantage
     :param intrinsic_episodic: Whether the intrinsic stream ends with the episode
@@ -59,8 +61,9 @@ class StreamRolloutBuffer(RolloutBuffer):
         self.coefs = np.array([ext_coef, int_coef] if n_streams == 2 else [1.0], dtype=np.float32)
         self.episodic = np.array([True, intrinsic_episodic][:n_streams], dtype=np.float32)
         self.n_stack = 1
-        self._whole = False  # whether this rollout's stacks are stored as they are
-        #: row ``t * n_envs + n`` -> last observation of the episode that step ``t`` of environment ``n`` ended
+        self._whole = False  # whether this rollout's stacks are stored whole, not frame by frame
+        #: row ``t * n_envs + n`` -> last observation of the episode that ended with step ``t`` of environment
+        #: ``n``
         self.terminal_observations: dict[int, np.ndarray | dict[str, np.ndarray]] = {}
         super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
 
@@ -79,9 +82,9 @@ class StreamRolloutBuffer(RolloutBuffer):
 
     def set_stack(self, n_stack: int) -> None:
         """
-        Store each frame of stacked observations once. What is stored already is lost.
+        Store each frame of stacked observations only once. Observations that are already stored are lost.
 
-        :param n_stack: Frames in an observation, as :func:`~sb3_snd.frame_stacks.find_stack` says
+        :param n_stack: Number of frames in an observation, see :func:`~sb3_snd.frame_stacks.find_stack`
         """
         if n_stack != self.n_stack:
             self.n_stack = n_stack
@@ -89,7 +92,7 @@ class StreamRolloutBuffer(RolloutBuffer):
             self.store = self._make_store(self.observation_space, n_stack)
 
     def _make_store(self, space: spaces.Space, n_stack: int) -> Any:
-        """:return: room for a rollout, or a dict of these"""
+        """Allocate memory for the observations of a rollout, or a dict of such stores."""
         if isinstance(space, spaces.Dict):
             return {key: self._make_store(subspace, n_stack) for key, subspace in space.items()}
         dtype = th.as_tensor(np.zeros(0, dtype=space.dtype)).dtype
@@ -98,7 +101,7 @@ class StreamRolloutBuffer(RolloutBuffer):
 
     @property
     def observations(self) -> th.Tensor | TensorDict:  # type: ignore[override]
-        """The newest frame of each observation, ``(n_steps, n_envs, *frame_shape)``, or a dict of these."""
+        """Newest frame of each observation, ``(n_steps, n_envs, *frame_shape)``, or a dict of these."""
         return map_obs(lambda store: store.newest, self.store)
 
     def add(  # type: ignore[override]
@@ -112,13 +115,16 @@ class StreamRolloutBuffer(RolloutBuffer):
         is_stack: bool | None = None,
     ) -> None:
         """
+        Store one step of all environments.
+
         :param obs: s_t, ``(n_envs, *obs_shape)``, or a dict of these
         :param action: ``(n_envs, *action_shape)``
         :param reward: ``(n_envs, S)``
         :param episode_start: Whether s_t begins an episode, ``(n_envs,)``
         :param value: ``(n_envs, S)``
         :param log_prob: ``(n_envs,)``
-        :param is_stack: Whether the older frames of s_t are those of the steps before; None: they are compared
+        :param is_stack: Whether the older frames of s_t are those of the steps before; None means that they are
+            compared
         """
         assert value.shape == (self.n_envs, self.n_streams), value.shape
         assert reward.shape == (self.n_envs, self.n_streams), reward.shape
@@ -134,7 +140,10 @@ class StreamRolloutBuffer(RolloutBuffer):
         self.full = self.pos == self.buffer_size
 
     def _store_whole(self) -> None:
-        """For the rest of this rollout: somebody else has stepped or reset the environments."""
+        """
+        Store whole stacks for the rest of this rollout, because other code has stepped or reset the
+        environments.
+        """
         stacked = self.store
         stacked.finish(self.episode_starts)
         self.store, self._whole = self._make_store(self.observation_space, 1), True
@@ -144,18 +153,19 @@ class StreamRolloutBuffer(RolloutBuffer):
 
     def discount(self, terminal_values: np.ndarray) -> np.ndarray:
         """
-        What a time limit adds to the last reward: each stream that ends with the episode bootstraps with its own gamma;
-        one that goes on through resets already has the next state's value.
+        Compute what a time limit adds to the last reward. Each stream that ends with the episode bootstraps
+        with its own gamma. One that continues through resets adds 0, since it already has the next state's
+        value.
 
         :param terminal_values: V of the terminal observation, ``(S,)``
-        :return: ``(S,)`` float32
+        :return: addition to the reward of each stream, ``(S,)`` float32
         """
         return (self.gammas * self.episodic).astype(np.float32) * terminal_values
 
     def compute_returns_and_advantage(self, last_values: th.Tensor, dones: np.ndarray) -> None:
         """
-        GAE (arXiv 1506.02438, eq. 16) of all streams in one recursion, with ``gamma`` broadcast over their axis.
-        Follows the text of SB3's ``RolloutBuffer`` (MIT).
+        Compute GAE (arXiv 1506.02438, eq. 16) of all streams in one recursion, with ``gamma`` broadcast over
+        their axis. This follows the text of SB3's ``RolloutBuffer`` (MIT).
 
         :param last_values: V(s_T), ``(n_envs, S)``
         :param dones: Whether the last step ended an episode, ``(n_envs,)``
@@ -177,8 +187,10 @@ class StreamRolloutBuffer(RolloutBuffer):
 
     def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
         """
-        :param batch_size: Transitions in a minibatch, all by default
-        :return: minibatches in random order, the same rows as SB3's buffer gives for the same numpy seed
+        Iterate over minibatches in random order.
+
+        :param batch_size: Transitions per minibatch; all by default
+        :return: minibatches with the same rows as those of SB3's buffer for the same NumPy seed
         """
         assert self.full, "The rollout buffer is not full yet."
         size = self.buffer_size * self.n_envs
@@ -188,6 +200,8 @@ class StreamRolloutBuffer(RolloutBuffer):
 
     def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> RolloutBufferSamples:
         """
+        Assemble a minibatch.
+
         :param batch_inds: ``(B,)``, environment by environment, as SB3 counts them
         :param env: Unused, as in SB3's rollout buffers
         :return: a minibatch on the device
@@ -210,21 +224,27 @@ class StreamRolloutBuffer(RolloutBuffer):
 
     def rows(self, batch_inds: np.ndarray) -> np.ndarray:
         """
+        Convert SB3's indices to rows of the stored observations.
+
         :param batch_inds: ``(B,)``, environment by environment, as SB3 counts them
-        :return: ``(B,)``, step by step, as frames are stored
+        :return: rows, ``(B,)``, step by step, as frames are stored
         """
         return batch_inds % self.buffer_size * self.n_envs + batch_inds // self.buffer_size
 
     def memory(self) -> Iterator[th.Tensor]:
         """
-        :return: the tensors that hold the observations; they stay where they are from rollout to rollout
+        Iterate over the tensors that hold the observations. They keep their addresses from rollout to rollout.
+
+        :return: the tensors
         """
         for store in self.store.values() if isinstance(self.store, dict) else [self.store]:
             yield from store.memory()
 
     def rollout(self, last_observation: Any) -> Rollout:
         """
+        Return the newest frames of this rollout in time order.
+
         :param last_observation: s_T, ``(n_envs, *obs_shape)``, or a dict of these
-        :return: the newest frames of this rollout in time order
+        :return: the rollout
         """
         return Rollout(self.observations, last_observation, self.terminal_observations)

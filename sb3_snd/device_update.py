@@ -1,7 +1,7 @@
-"""PPO's update with everything on the device: the host gives the order of the minibatches and reads one table at the end.
-Where it is not recorded, it also looks at the norm of each gradient.
+"""PPO's update on the device. The host only draws the minibatch order, and reads all log values once at the
+end. If the update is not recorded as a CUDA graph, the host also checks the norm of each gradient.
 
-Knows SB3's PPO and the two-stream buffer; no SND.
+Knows SB3's PPO and the two-stream buffer, but not SND.
 """
 
 import contextlib
@@ -21,24 +21,27 @@ from sb3_snd.graphs import Replay, Tensors, optimizer_state, recorded_updates, u
 from sb3_snd.preprocessing import map_obs
 
 TERMS = ("entropy_loss", "policy_gradient_loss", "value_loss", "approx_kl", "clip_fraction", "loss")
-READ = (*TERMS, "gradient_norm")  # the last is not logged
+READ = (*TERMS, "gradient_norm")  # gradient_norm is not logged
 
 
 class DeviceUpdate:
     """
-    ``PPO.train`` for a ``StreamRolloutBuffer``. Follows its text (SB3, MIT); it is written anew because SB3's reads five
-    numbers from the device for each minibatch, uploads each minibatch by itself, and computes the norm of the gradient
-    without telling it. Same minibatches for the same numpy seed, same loss, same log; early stopping by ``target_kl`` is
-    not there. With one stream, and where nothing is recorded, the nets are those of SB3 bit for bit.
+    Counterpart of ``PPO.train`` for a ``StreamRolloutBuffer``.
 
-    :param model: Its policy, optimiser, buffer and schedules are used as they are when :meth:`train` is called
-    :param records: Whether the step is recorded, where the device and the optimiser allow it
+    It follows SB3's text (MIT). It is written anew because SB3's version reads five numbers from the device for
+    each minibatch, uploads each minibatch separately, and does not return the norm of the gradient that it
+    computes. Minibatches for the same NumPy seed, loss and log are those of SB3, but there is no early stopping
+    by ``target_kl``. With one stream and without recording, the nets equal those of SB3 bit for bit.
+
+    :param model: Model whose policy, optimiser, buffer and schedules are used as they are when :meth:`train` is
+        called
+    :param records: Whether to record the step, if the device and the optimiser support it
     """
 
     def __init__(self, model: PPO, records: bool) -> None:
         self.model = model
-        self._data: dict[str, th.Tensor] = {}  # by rows of the buffer's store, step * n_envs + environment
-        # A recording reads them from the device; elsewhere they are numbers, as in SB3
+        self._data: dict[str, th.Tensor] = {}  # rows are those of the buffer's store, step * n_envs + environment
+        # A recording reads the clip ranges from the device; otherwise they are Python numbers, as in SB3
         self._clip_range: Any = th.zeros((), device=model.device) if records else 0.0
         self._clip_range_vf: Any = th.zeros((), device=model.device) if records else 0.0
         self._rates = [th.zeros((), device=model.device) for _ in model.policy.optimizer.param_groups]
@@ -59,7 +62,7 @@ class DeviceUpdate:
         yield from optimizer_state(self.model.policy.optimizer)
 
     def _load(self) -> None:
-        """The rollout's numbers, in one go; frames are there already."""
+        """Upload the rollout's numbers at once. The frames are already on the device."""
         buffer = self._buffer
         size = buffer.buffer_size * buffer.n_envs
         arrays = {
@@ -77,17 +80,17 @@ class DeviceUpdate:
                 self._data[name] = values.to(self.model.device, copy=True)
 
     def _epochs(self) -> list[Tensors]:
-        """:return: for each epoch the rows of each minibatch, the same as those that the buffer's own ``get`` chooses"""
+        """Return the rows of each minibatch for each epoch, the same as those of the buffer's own ``get``."""
         size = self._buffer.buffer_size * self._buffer.n_envs
         rows = np.stack([self._buffer.rows(np.random.permutation(size)) for _ in range(self.model.n_epochs)])
         return [epoch.split(min(self.model.batch_size, size)) for epoch in th.as_tensor(rows, device=self.model.device)]
 
     def minibatch(self, rows: th.Tensor) -> Tensors:
         """
-        One step of the optimiser.
+        Update the policy with one minibatch.
 
-        :param rows: Of the buffer's store, ``(B,)`` int64
-        :return: ``READ``, ``(7,)`` float32
+        :param rows: Rows of the buffer's store, ``(B,)`` int64
+        :return: values of ``READ``, ``(7,)`` float32
         """
         model, policy = self.model, self.model.policy
         observations = map_obs(lambda store: store.read(rows), self._buffer.store)
@@ -122,12 +125,12 @@ class DeviceUpdate:
         norm = th.nn.utils.clip_grad_norm_(policy.parameters(), model.max_grad_norm)
         check_gradients(policy, "PPO", norm=norm, terms=dict(zip(TERMS, terms, strict=True)) if self._step else None)
         policy.optimizer.step()
-        # What the policy keeps of it would keep this step's gradient graph alive within the next
+        # The policy's last distribution would keep this step's gradient graph alive during the next step
         policy.action_dist.__dict__.pop("distribution", None)
         return (th.cat((terms, norm.view(1))),)
 
     def train(self) -> None:
-        """All epochs over the rollout in the buffer; logs what ``PPO.train`` logs."""
+        """Run all epochs over the rollout in the buffer, and log what ``PPO.train`` logs."""
         model, optimizer, logger = self.model, self.model.policy.optimizer, self.model.logger
         model.policy.set_training_mode(True)
         model._update_learning_rate(optimizer)

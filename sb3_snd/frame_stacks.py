@@ -1,6 +1,6 @@
-"""Observations of a rollout with each frame stored once: stacks are rebuilt from the newest frames.
+"""Observations of a rollout with each frame stored once. Stacks are rebuilt from the newest frames.
 
-Knows how SB3's vector environments stack frames; no network, no reward.
+Knows how SB3's vector environments stack frames, but no network or reward.
 """
 
 from typing import Any
@@ -11,16 +11,20 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space_channels_first
 from stable_baselines3.common.vec_env import VecCheckNan, VecEnv, VecEnvWrapper, VecFrameStack, VecMonitor, VecTransposeImage
 
-#: wrappers that leave the values of observations as they are; others say so by ``keeps_frames = True``
+#: wrappers that do not change the values of observations; other wrappers declare this by ``keeps_frames = True``
 TRANSPARENT = (VecMonitor, VecTransposeImage, VecCheckNan)
 
 
 def find_stack(env: VecEnv) -> int:
     """
+    Determine how many frames the environment stacks in an observation.
+
+    The frames must be the newest frames of the last steps along the first axis, oldest first, with zeros before
+    the first frame of an episode. An environment that stacks frames itself declares their number by
+    ``zero_padded_stack``.
+
     :param env: The environment, as an algorithm sees it
-    :return: number of frames in an observation, if these are the newest frames of the last steps along the first axis,
-        oldest first, and zeros before an episode's first; 1 where nobody says so. Environments that stack themselves say it
-        by ``zero_padded_stack``, the number of frames
+    :return: number of frames in an observation, or 1 if no such stack is known
     """
     space, n_stack = env.observation_space, 1
     while isinstance(env, VecEnvWrapper):
@@ -43,14 +47,15 @@ def find_stack(env: VecEnv) -> int:
 
 class FrameStore:
     """
-    Observations of ``T`` steps of ``N`` environments, on the device. Of a stack only the newest frame is stored.
+    Observations of ``T`` steps of ``N`` environments, on the device. Only the newest frame of a stack is
+    stored.
 
     :param n_steps: Steps in a rollout, T
     :param n_envs: Environments, N
-    :param shape: Of one observation
-    :param dtype: Of the observations
+    :param shape: Shape of one observation
+    :param dtype: Data type of the observations
     :param device: PyTorch device
-    :param n_stack: Frames in an observation, along its first axis, as :func:`find_stack` says
+    :param n_stack: Frames in an observation, along its first axis, see :func:`find_stack`
     """
 
     def __init__(
@@ -58,29 +63,34 @@ class FrameStore:
     ) -> None:
         self.n_steps, self.n_envs, self.shape, self.n_stack = n_steps, n_envs, shape, n_stack
         self.frame_shape = shape if n_stack == 1 else (shape[0] // n_stack, *shape[1:])
-        #: first row of step 0: before it lie the older frames of its stack, behind the last step's one frame of zeros
+        #: first row of step 0. The rows before it hold the older frames of its stack; the last row of all is a
+        #: frame of zeros
         self.first = (n_stack - 1) * n_envs
         self._frames = th.zeros(self.first + n_steps * n_envs + 1, *self.frame_shape, dtype=dtype, device=device)
-        #: rows of the frames in each observation
+        #: row of each frame in each observation
         self._rows = th.zeros(n_steps, n_envs, n_stack, dtype=th.int64, device=device)
-        self._older = th.zeros(n_envs, n_stack - 1, *self.frame_shape, dtype=dtype, device=device)  # of the next one
+        #: older frames that the next observation should have
+        self._older = th.zeros(n_envs, n_stack - 1, *self.frame_shape, dtype=dtype, device=device)
 
     @property
     def newest(self) -> th.Tensor:
-        """The newest frame of each observation, ``(T, N, *frame_shape)``; all of it where nothing is stacked."""
+        """Newest frame of each observation, ``(T, N, *frame_shape)``; the whole observation if there is no stack."""
         return self._frames[self.first : -1].view(self.n_steps, self.n_envs, *self.frame_shape)
 
     def memory(self) -> tuple[th.Tensor, ...]:
-        """:return: all that :meth:`read` reads"""
+        """Return all tensors that :meth:`read` reads."""
         return self._frames, self._rows
 
     def store(self, step: int, obs: th.Tensor, begins: np.ndarray, is_stack: bool | None = None) -> bool:
         """
-        :param step: From 0 on
+        Store the observations of one step.
+
+        :param step: Index of the step, from 0
         :param obs: ``(N, *shape)``
         :param begins: Whether an episode begins with the observation, ``(N,)``
-        :param is_stack: Whether its older frames are those of the steps before; None: they are compared
-        :return: False if its older frames are not those of the steps before; then it is not stored
+        :param is_stack: Whether the older frames are those of the steps before; None means that they are
+            compared
+        :return: False if the older frames are not those of the steps before; then nothing is stored
         """
         obs = obs.reshape(self.n_envs, self.n_stack, *self.frame_shape)
         if self.n_stack > 1:
@@ -98,23 +108,25 @@ class FrameStore:
 
     def finish(self, episode_starts: np.ndarray) -> None:
         """
-        To be called when all steps are stored, before stacks are read.
+        Prepare for reading stacks. This must be called after all steps are stored.
 
         :param episode_starts: Whether an episode begins with the observation, ``(T, N)``
         """
         if self.n_stack == 1:
             return
         steps, envs = np.arange(self.n_steps)[:, None], np.arange(self.n_envs)
-        # Episodes that began before the rollout have their older frames, or zeros, in front of step 0
+        # For episodes that began before the rollout, the rows before step 0 hold the older frames, or zeros
         begins = np.maximum.accumulate(np.where(episode_starts > 0, steps, -self.n_stack), axis=0)  # (T, N)
-        shown = steps[..., None] + np.arange(1 - self.n_stack, 1)  # (T, 1, n_stack), steps whose frames are in the stack
+        shown = steps[..., None] + np.arange(1 - self.n_stack, 1)  # (T, 1, n_stack), steps of the frames in the stack
         rows = self.first + shown * self.n_envs + envs[:, None]
         zeros = len(self._frames) - 1
         self._rows.copy_(th.as_tensor(np.where(shown >= begins[..., None], rows, zeros)))
 
     def read(self, rows: th.Tensor) -> th.Tensor:
         """
-        :param rows: Of the observations, step * N + environment, ``(B,)`` int64
+        Read observations.
+
+        :param rows: Rows of the observations, step * N + environment, ``(B,)`` int64
         :return: ``(B, *shape)``
         """
         rows = rows.to(self._frames.device)
@@ -125,17 +137,18 @@ class FrameStore:
 
 class FrameUploader:
     """
-    Observations of ``N`` environments on the device. Of a stack only the newest frame travels, from pinned memory and
-    without waiting; the stack is rebuilt there. The older frames are compared with those of the steps before. Where they
-    differ, because somebody else has stepped the environments, the whole observation travels.
+    Observations of ``N`` environments on the device. Only the newest frame of a stack is uploaded, from pinned
+    memory and without waiting; the stack is rebuilt on the device. The older frames are compared with those of
+    the steps before. If they differ, because other code has stepped the environments, the whole observation is
+    uploaded.
 
-    The device has to be waited for between two calls, as whoever asks it for actions does.
+    The caller must synchronise with the device between two calls, as reading the actions does.
 
     :param n_envs: Environments, N
-    :param shape: Of one observation
-    :param dtype: Of the observations
+    :param shape: Shape of one observation
+    :param dtype: Data type of the observations
     :param device: PyTorch device
-    :param n_stack: Frames in an observation, along its first axis, as :func:`find_stack` says
+    :param n_stack: Frames in an observation, along its first axis, see :func:`find_stack`
     """
 
     def __init__(self, n_envs: int, shape: tuple[int, ...], dtype: np.dtype[Any], device: th.device, n_stack: int = 1) -> None:
@@ -143,14 +156,17 @@ class FrameUploader:
         self.is_stack = False  #: whether the last observation's older frames were those of the steps before
         self._stacked = n_envs, n_stack, shape[0] // n_stack, *shape[1:]
         frames = [th.as_tensor(np.zeros((n_envs, *self._stacked[2:]), dtype)) for _ in range(n_stack)]
-        #: those of the last observation, oldest first, (N, c, H, W) each; the oldest one's memory takes the next frame
+        #: frames of the last observation, oldest first, (N, c, H, W) each; the next frame overwrites the oldest
+        #: one
         self._frames = [frame.pin_memory() if device.type == "cuda" else frame for frame in frames]
         self._stack = th.zeros(self._stacked, dtype=frames[0].dtype, device=device)
 
     def restart(self, obs: np.ndarray) -> th.Tensor:
         """
-        :param obs: ``(N, *shape)``, in whatever way it came about
-        :return: the same on the device
+        Upload whole observations, without any relation to earlier ones.
+
+        :param obs: ``(N, *shape)``
+        :return: the same observations on the device
         """
         obs = obs.reshape(self._stacked)
         for index, frame in enumerate(self._frames):
@@ -160,9 +176,11 @@ class FrameUploader:
 
     def upload(self, obs: np.ndarray, begins: np.ndarray) -> th.Tensor:
         """
-        :param obs: The next ones, ``(N, *shape)``
+        Upload the observations of the next step.
+
+        :param obs: ``(N, *shape)``
         :param begins: Whether an episode begins with the observation, ``(N,)``
-        :return: the same on the device, maybe before it has arrived there
+        :return: the same observations on the device; the upload may still be running
         """
         stacked = obs.reshape(self._stacked)
         oldest, *expected = self._frames

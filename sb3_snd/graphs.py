@@ -1,6 +1,7 @@
-"""Calls that are recorded once as a CUDA graph and replayed: all their kernels start together, with no Python in between.
+"""CUDA graphs: calls that are recorded once and replayed, so that all their kernels start together without
+Python in between.
 
-Knows memory and streams; no network, no loss.
+Knows memory and streams, but no network or loss.
 """
 
 import contextlib
@@ -10,36 +11,39 @@ from typing import Any
 
 import torch as th
 
-MAX_SHAPES = 2  # of a function's arguments that are recorded
-WARM_UP = 3  # calls before the recording, in which libraries make their plans and optimisers their state
+MAX_SHAPES = 2  # largest number of input shapes that are recorded for one function
+WARM_UP = 3  # eager calls before the recording, in which libraries plan their kernels and optimisers create their state
 
 Tensors = tuple[th.Tensor, ...]
 
 
 def can_record(device: th.device) -> bool:
     """
-    :param device: Of everything that a call works on
-    :return: whether calls are recorded there
+    Tell whether calls can be recorded on a device.
+
+    :param device: Device of all tensors involved
+    :return: whether they are recorded there
     """
     return device.type == "cuda"
 
 
 def is_recording() -> bool:
     """
-    Whether the call that is under way is being recorded. Nothing in it may be read on the host: it is not executed.
+    Tell whether the current call is being recorded. Nothing in such a call may be read on the host, since it is
+    not executed.
 
-    :return: whether it is
+    :return: whether it is being recorded
     """
     return th.cuda.is_available() and th.cuda.is_current_stream_capturing()
 
 
 def warm_up(function: Callable[..., Tensors], inputs: Sequence[th.Tensor], stream: Any) -> Tensors:
     """
-    One call beside the stream at work, as a recording demands of what goes before it.
+    Call a function once on a side stream, which CUDA requires before a recording.
 
-    :param function: To be recorded later
+    :param function: Function that will be recorded later
     :param inputs: Its arguments
-    :param stream: On which it will be recorded
+    :param stream: Stream on which it will be recorded
     :return: its results
     """
     device = inputs[0].device
@@ -54,11 +58,13 @@ def warm_up(function: Callable[..., Tensors], inputs: Sequence[th.Tensor], strea
 
 def record(function: Callable[..., Tensors], inputs: Sequence[th.Tensor], stream: Any) -> Callable[[], Tensors]:
     """
-    :param function: What to record; it is not executed
+    Record a function as a CUDA graph.
+
+    :param function: Function to record; it is not executed
     :param inputs: Its arguments, whose memory is read at each replay
-    :param stream: Where to
-    :return: replays it; its results are overwritten by the next replay
-    :raises RuntimeError: if something in it cannot be recorded
+    :param stream: Stream on which to record
+    :return: a function that replays the graph; the next replay overwrites its results
+    :raises RuntimeError: if an operation in the function cannot be recorded
     """
     device = inputs[0].device
     current = th.cuda.current_stream(device)
@@ -67,9 +73,9 @@ def record(function: Callable[..., Tensors], inputs: Sequence[th.Tensor], stream
         with th.cuda.device(device), th.cuda.graph(graph, stream=stream):
             results = function(*inputs)
     except RuntimeError as error:
-        raise RuntimeError(str(error.__context__ or error)) from error  # what was wrong, not that something was
+        raise RuntimeError(str(error.__context__ or error)) from error  # the context holds the actual cause
     finally:
-        th.cuda.set_stream(current)  # which a failed recording does not put back
+        th.cuda.set_stream(current)  # a failed recording does not restore it
 
     def replay() -> Tensors:
         graph.replay()
@@ -80,17 +86,19 @@ def record(function: Callable[..., Tensors], inputs: Sequence[th.Tensor], stream
 
 def check_random_numbers(device: th.device) -> None:
     """
-    :param device: On which a recording has failed
-    :raises RuntimeError: if PyTorch draws no random numbers there any more, which may come of that
+    Check that PyTorch can still draw random numbers, which a failed recording may prevent.
+
+    :param device: Device on which a recording has failed
+    :raises RuntimeError: if it cannot
     """
     th.rand(1, device=device)
 
 
 class Recording:
     """
-    Of a function for one shape of its arguments.
+    Recording of a function for one shape of its arguments.
 
-    :param stream: Where to
+    :param stream: Stream on which to record
     """
 
     def __init__(self, stream: Any) -> None:
@@ -102,12 +110,14 @@ class Recording:
 
 class Replay:
     """
-    A function that is called again and again with tensors of the same shapes. Its first calls run as they are; then it is
-    recorded, and replayed from there on. All calls run as they are with more shapes than two, on devices that record nothing,
-    and where the recording fails, which is said once.
+    Function that is recorded as a CUDA graph and replayed.
 
-    :param function: Of tensors; it must not read one on the host, and gets nothing else that changes from call to call
-    :param state: Gives everything that it reads or writes beside its arguments, for :meth:`check`
+    The first calls run eagerly, then the function is captured and replayed. It runs eagerly for a third input
+    shape, on devices without CUDA graphs, and after a failed capture, for which one warning is issued.
+
+    :param function: Function of tensors. It must not read a tensor on the host, and nothing but its arguments
+        may change from call to call
+    :param state: Returns everything that the function reads or writes besides its arguments, for :meth:`check`
     """
 
     def __init__(self, function: Callable[..., Tensors], state: Callable[[], Iterable[Any]]) -> None:
@@ -118,15 +128,15 @@ class Replay:
         self._seen: list[Any] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"function": self.function, "state": self.state}  # a copy records for itself
+        return {"function": self.function, "state": self.state}  # a copy makes its own recordings
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
     def check(self) -> None:
         """
-        To be called before a series of calls. Where a tensor of the state has moved, as a loaded optimiser's do, or another
-        value has changed, everything is recorded anew.
+        Discard all recordings if a tensor of the state has moved, as those of a loaded optimiser do, or if
+        another value has changed. This must be called before each series of calls.
         """
         if self.is_recorded and self._seen != self._describe_state():
             self.recordings = {}
@@ -136,9 +146,11 @@ class Replay:
 
     def __call__(self, *inputs: th.Tensor) -> Tensors:
         """
-        :param inputs: All on one device
-        :return: the function's results, which nothing overwrites later
-        :raises RuntimeError: if the recording failed and left the device unfit to go on
+        Call the function.
+
+        :param inputs: Arguments, all on one device
+        :return: results of the function, which later calls do not overwrite
+        :raises RuntimeError: if the recording failed and left the device unusable
         """
         if self._failed or not can_record(inputs[0].device):
             return self.function(*inputs)
@@ -168,17 +180,17 @@ class Replay:
         try:
             check_random_numbers(device)
         except RuntimeError:
-            raise RuntimeError(f"cuda_graphs=True: the recording failed, leave it away: {reason}") from error
-        warnings.warn(f"cuda_graphs=True: the recording failed, going on without: {reason}", stacklevel=3)
+            raise RuntimeError(f"Capturing a CUDA graph failed ({reason}): set cuda_graphs=False.") from error
+        warnings.warn(f"Capturing a CUDA graph failed ({reason}): continuing without cuda_graphs.", stacklevel=3)
 
     @property
     def is_recorded(self) -> bool:
-        """Whether calls are replayed by now."""
+        """Whether at least one recording exists."""
         return any(recording.replay is not None for recording in self.recordings.values())
 
 
 def _describe(value: Any) -> Any:
-    """:return: what must not change between recording and replay; values of tensors may"""
+    """Return what must not change between recording and replay. The values in a tensor may change."""
     if isinstance(value, th.Tensor):
         return value.data_ptr(), value.shape, value.stride(), value.dtype, value.requires_grad
     return value
@@ -186,8 +198,10 @@ def _describe(value: Any) -> Any:
 
 def make_stream(device: th.device) -> Any:
     """
-    :param device: CUDA
-    :return: a stream of its own
+    Create a CUDA stream.
+
+    :param device: A CUDA device
+    :return: a new stream
     """
     return th.cuda.Stream(device)
 
@@ -195,18 +209,19 @@ def make_stream(device: th.device) -> Any:
 @contextlib.contextmanager
 def recorded_updates(step: Replay, optimizer: th.optim.Optimizer, rates: list[th.Tensor]) -> Iterator[Callable[..., Tensors]]:
     """
-    Within it the optimiser reads its learning rates from the device; afterwards they are numbers again.
+    Let the optimiser read its learning rates from the device within the context. Afterwards they are numbers
+    again.
 
-    :param step: What steps the optimiser
-    :param optimizer: A fused one; where another is to be recorded, a warning says once that it is not
-    :param rates: Scalars that stay where they are, one for each of its groups
-    :return: the step, recorded where it can be
+    :param step: Function that includes the optimiser's step
+    :param optimizer: A fused optimiser; any other is not recorded, and one warning is issued
+    :param rates: Scalars that keep their addresses, one for each parameter group
+    :return: the step, recorded if possible
     """
     groups = optimizer.param_groups
     if not all(group.get("fused") and "capturable" in group for group in groups):
         if groups and can_record(groups[0]["params"][0].device):
             name = type(optimizer).__name__
-            warnings.warn(f"cuda_graphs=True: {name} is not recorded, as it is not fused; give it fused=True.", stacklevel=3)
+            warnings.warn(f"cuda_graphs=True: {name} is not recorded, as it is not fused: set fused=True.", stacklevel=3)
         yield step.function
         return
     before = [(group["lr"], group["capturable"]) for group in groups]
@@ -223,8 +238,10 @@ def recorded_updates(step: Replay, optimizer: th.optim.Optimizer, rates: list[th
 
 def optimizer_state(optimizer: th.optim.Optimizer) -> Iterator[Any]:
     """
-    :param optimizer: Any
-    :return: all that its step reads and writes, gradients excepted: tensors, and numbers such as betas
+    List the state of an optimiser.
+
+    :param optimizer: Any optimiser
+    :return: everything that its step reads and writes except gradients: tensors, and numbers such as betas
     """
     for group in optimizer.param_groups:
         yield from (value for name, value in group.items() if name != "params")
@@ -235,7 +252,7 @@ def optimizer_state(optimizer: th.optim.Optimizer) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def unchecked_distributions() -> Iterator[None]:
-    """Within it PyTorch's distributions do not look at their arguments, for which the host would wait for the device."""
+    """Disable the argument checks of PyTorch's distributions, for which the host would have to wait for the device."""
     distribution = th.distributions.Distribution
     before = distribution._validate_args
     distribution.set_default_validate_args(False)

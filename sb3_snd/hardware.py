@@ -1,6 +1,6 @@
-"""What the machine computes with: number formats, processors and the allocator.
+"""Properties of the machine: number formats, processors and the allocator.
 
-Knows devices; no network, no observation, no algorithm.
+Knows devices, but no network, observation or algorithm.
 """
 
 import ctypes
@@ -23,26 +23,31 @@ PRECISION = one_of(*PRECISIONS)
 
 def check_device(device: Any) -> None:
     """
-    :param device: What an argument ``device`` was given
-    :raises ValueError: if PyTorch cannot compute there; as in SB3, ``"cuda"`` means the processor where there is none
+    Check that PyTorch can compute on a device.
+
+    :param device: Value of an argument ``device``; as in SB3, ``"cuda"`` means the CPU if there is no GPU
+    :raises ValueError: if PyTorch cannot compute there
     """
     try:
         usable = isinstance(device, (str, th.device)) and th.zeros(1, device=get_device(device)).item() == 0
     except (RuntimeError, ImportError, AssertionError, ValueError):
         usable = False
     if not usable:
-        raise ValueError(f"device={device!r} must be 'auto', 'cpu', 'cuda' or another device that PyTorch has here.")
+        raise ValueError(f"device={device!r} must be 'auto', 'cpu', 'cuda' or another device that PyTorch supports here.")
 
 
 def resolve_precision(precision: str, device: th.device) -> str:
     """
-    The number format that convolutions and the linear layers behind them compute in. Weights, losses, novelty's
-    difference and optimisers are float32 always.
+    Choose the number format in which convolutions and the linear layers after them compute. Weights, losses,
+    the difference that gives novelty, and optimisers are always float32.
 
-    :param precision: ``"auto"``: bfloat16 where the processor multiplies in it (AVX512-BF16, AMX, CUDA from sm_80 on; no GPU
-        has TF32 without it), otherwise float32, with convolutions in channels-last layout on CPU and CUDA; ``"bfloat16"``,
-        likewise; ``"float32"``: PyTorch's defaults, layout included
-    :param device: Where the nets are
+    - ``"auto"``: bfloat16 if the processor multiplies in it (AVX512-BF16, AMX, CUDA from sm_80; no GPU has TF32
+      without it), otherwise float32. Convolutions are in channels-last layout on CPU and CUDA.
+    - ``"bfloat16"``: always bfloat16, with the same layout.
+    - ``"float32"``: PyTorch's defaults, including the layout.
+
+    :param precision: One of these three
+    :param device: Device of the nets
     :return: ``"bfloat16"`` or ``"float32"``
     :raises ValueError: for an unknown format
     """
@@ -58,10 +63,11 @@ def resolve_precision(precision: str, device: th.device) -> str:
 
 def available_cpus() -> int:
     """
-    Count the processors that this process may use: its CPU affinity (``taskset``) and the CPU quotas of its cgroups, of both
-    versions (``docker --cpus``, systemd's ``CPUQuota``). Python has no such function before 3.13, which ignores quotas too.
+    Count the processors that this process may use, given its CPU affinity (``taskset``) and the CPU quotas of
+    its cgroups, of both versions (``docker --cpus``, systemd's ``CPUQuota``). Python has such a function only
+    from 3.13, and it ignores quotas.
 
-    :return: Number of processors, 1 at least; a quota of one and a half counts as two
+    :return: number of processors, at least 1; a quota of one and a half counts as two
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([allowed, *map(math.ceil, _cpu_quotas())]))
@@ -69,18 +75,21 @@ def available_cpus() -> int:
 
 def available_threads() -> int:
     """
-    Count the threads that a library may start: :func:`available_cpus`, or fewer where ``OMP_NUM_THREADS`` says so.
+    Count the threads that a library may start: :func:`available_cpus`, or fewer if ``OMP_NUM_THREADS`` is
+    lower.
 
-    :return: Number of threads, 1 at least
+    :return: number of threads, at least 1
     """
-    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # one number for each nested level
+    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # it may list one number per nested level
     return min(available_cpus(), int(wanted)) if wanted.isdecimal() and int(wanted) > 0 else available_cpus()
 
 
 def _cpu_quotas(root: Path = Path("/")) -> Iterator[float]:
     """
-    :param root: Where ``proc`` and ``sys`` are
-    :return: the quotas, in processors, of this process's cgroups and of those that these lie in
+    Find the CPU quotas of this process's cgroups and of their parents.
+
+    :param root: Folder that contains ``proc`` and ``sys``
+    :return: quotas in processors
     """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
@@ -95,7 +104,7 @@ def _cpu_quotas(root: Path = Path("/")) -> Iterator[float]:
             mount, names = mounts / "cpu", ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
         else:
             continue
-        # In a container the path may be the host's, of which only the root is there
+        # In a container the path may be the host's, of which only the root exists here
         own = Path(path.lstrip("/"))
         for folder in (own, *own.parents):
             try:
@@ -112,17 +121,21 @@ def _glibc() -> ctypes.CDLL | None:
 
 def keep_freed_memory() -> None:
     """
-    Let glibc keep what tensors free, for the whole process and from now on. By default it gives large blocks back to the
-    kernel at once, which then zeroes them anew, page by page, for every minibatch: up to half the time of an update on a CPU.
+    Let glibc keep the memory that tensors free, for the whole process and from now on. By default it returns
+    large blocks to the kernel at once, which then zeroes them again, page by page, for every minibatch. This
+    takes up to half the time of an update on a CPU.
     """
     libc = _glibc()
     if libc is not None:
-        libc.mallopt(-4, 0)  # M_MMAP_MAX: no block of its own for a large request
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: no separate mapping for a large request
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: keep the top of the heap
 
 
 def return_freed_memory() -> None:
-    """Once, what is free now. Between phases whose blocks differ in size, as the second's do not fit into the first's."""
+    """
+    Return free heap memory to the operating system, once. This is called between phases whose allocations
+    differ in size, as those of the second phase do not fit into the blocks of the first.
+    """
     libc = _glibc()
     if libc is not None:
         libc.malloc_trim(0)

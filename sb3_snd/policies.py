@@ -1,4 +1,4 @@
-"""Actor and critic with one column of values a stream.
+"""Actor and critic with one column of values per stream.
 
 Knows networks; the number of streams is an argument.
 """
@@ -18,8 +18,8 @@ from torch import nn
 from sb3_snd.arguments import FLAG, WIDEST, Allowed, check_names, checked, default_of, number, or_none, whole
 from sb3_snd.torch_layers import SNDTrunk
 
-DEEPEST = 100  # hidden layers
-#: arguments that the algorithm gives a policy
+DEEPEST = 100  # largest number of hidden layers
+#: arguments that the algorithm passes to a policy
 GIVEN = ("observation_space", "action_space", "lr_schedule", "use_sde", "n_streams")
 
 
@@ -30,7 +30,7 @@ def _are_widths(value: Any) -> bool:
 
 def _is_net_arch(value: Any) -> bool:
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
-        value = value[0]  # as SB3 wrote it before 1.8
+        value = value[0]  # SB3's format before 1.8
     if isinstance(value, dict):
         return set(value) <= {"pi", "vf"} and all(map(_are_widths, value.values()))
     return _are_widths(value)
@@ -39,7 +39,7 @@ def _is_net_arch(value: Any) -> bool:
 def _is_activation(value: Any) -> bool:
     try:
         return isinstance(value, type) and issubclass(value, nn.Module) and value()(th.zeros(1, 4)).shape == (1, 4)
-    except Exception:  # whatever else a layer does
+    except Exception:  # a layer may raise anything
         return False
 
 
@@ -51,10 +51,10 @@ ARGUMENTS = {
     "net_arch": or_none(
         Allowed(
             _is_net_arch,
-            f"be a list of at most {DEEPEST} widths, whole numbers from 1 to {WIDEST}, or a dict of such lists, 'pi' and 'vf'",
+            f"be a list of at most {DEEPEST} widths, integers from 1 to {WIDEST}, or a dict of such lists, 'pi' and 'vf'",
         )
     ),
-    "activation_fn": Allowed(_is_activation, "be a class of layers that act on each number, as torch.nn.Tanh"),
+    "activation_fn": Allowed(_is_activation, "be a class of element-wise layers, such as torch.nn.Tanh"),
     **dict.fromkeys(
         ("ortho_init", "full_std", "use_expln", "squash_output", "share_features_extractor", "normalize_images"), FLAG
     ),
@@ -66,10 +66,12 @@ ARGUMENTS = {
 
 def check_policy_kwargs(policy_class: type["StreamActorCriticPolicy"], policy_kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """
+    Check the arguments of a policy.
+
     :param policy_class: The policy
     :param policy_kwargs: Its arguments by name
-    :return: the same, numpy's numbers as Python's
-    :raises ValueError: for one that it does not take, or that is out of its range
+    :return: the same arguments, with NumPy scalars converted to Python numbers
+    :raises ValueError: for an argument that the policy does not take, or a value out of its range
     """
     check_names("policy_kwargs", policy_kwargs, policy_class, GIVEN)
     plain = checked(policy_kwargs, ARGUMENTS)
@@ -83,14 +85,14 @@ def check_policy_kwargs(policy_class: type["StreamActorCriticPolicy"], policy_kw
 
 
 def _check_optimizer(optimizer_class: Any, optimizer_kwargs: dict[str, Any] | None) -> None:
-    """By one step with one number."""
+    """Try the optimiser: one step on a single scalar parameter."""
     optimizer_kwargs = {} if optimizer_kwargs is None else optimizer_kwargs
     check_names("optimizer_kwargs", optimizer_kwargs, optimizer_class, ("params", "lr"))
     parameter: Any = nn.Parameter(th.ones(1))
     parameter.grad = th.ones(1)
     try:
         optimizer_class([parameter], lr=1e-3, **optimizer_kwargs).step()
-        reason = "" if th.isfinite(parameter).all() else "its step gives no finite number"
+        reason = "" if th.isfinite(parameter).all() else "its step gives a non-finite value"
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
     if reason:
@@ -102,13 +104,13 @@ def _check_optimizer(optimizer_class: Any, optimizer_kwargs: dict[str, Any] | No
 
 class StreamActorCriticPolicy(ActorCriticPolicy):
     """
-    SB3's ``ActorCriticPolicy`` whose critic gives ``(n, n_streams)`` values; with one stream it is the same net. Adam is
-    PyTorch's fused one where there are more.
+    SB3's ``ActorCriticPolicy`` with a critic that returns ``(n, n_streams)`` values. With one stream it is the
+    same net. With more streams, Adam is PyTorch's fused implementation.
 
     :param observation_space: Observation space
     :param action_space: Action space
     :param lr_schedule: Learning rate schedule
-    :param n_streams: Columns of the critic
+    :param n_streams: Number of value columns of the critic
     :param kwargs: Further arguments of ``ActorCriticPolicy``
     """
 
@@ -141,16 +143,17 @@ class StreamActorCriticPolicy(ActorCriticPolicy):
 
 class StreamActorCriticCnnPolicy(StreamActorCriticPolicy):
     """
-    The paper's network for images: :class:`~sb3_snd.torch_layers.SNDTrunk`; actor ReLU, FC 512, ReLU, FC; critic
-    FC 512, ReLU, FC, with a ReLU before it where there is one stream, as in the baseline. Adam with eps 1e-8, fused.
+    The paper's network for images. The trunk is :class:`~sb3_snd.torch_layers.SNDTrunk`. The actor is ReLU, FC
+    512, ReLU, FC. The critic is FC 512, ReLU, FC; with one stream a ReLU comes before it, as in the baseline.
+    The optimiser is fused Adam with eps 1e-8.
 
     :param observation_space: Observation space
     :param action_space: Action space
     :param lr_schedule: Learning rate schedule
-    :param n_streams: Columns of the critic
-    :param net_arch: Hidden layers of actor and critic, one of 512 each by default
+    :param n_streams: Number of value columns of the critic
+    :param net_arch: Hidden layers of actor and critic; by default one of 512 units each
     :param activation_fn: Activation between linear layers
-    :param features_extractor_class: The trunk
+    :param features_extractor_class: Class of the trunk
     :param optimizer_kwargs: Arguments of the optimiser besides the learning rate
     :param kwargs: Further arguments of ``ActorCriticPolicy``
     """
@@ -183,11 +186,11 @@ class StreamActorCriticCnnPolicy(StreamActorCriticPolicy):
 
     def extract_features(self, obs: Any, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
         """
-        SB3's, but images become bfloat16 at once where a shared trunk computes in it.
+        Extract features as SB3 does, but convert images to bfloat16 directly if a shared trunk computes in it.
 
         :param obs: ``(n, *shape)``
         :param features_extractor: See ``ActorCriticPolicy.extract_features``
-        :return: ``(n, features_dim)`` float32; two of them where actor and critic have one each
+        :return: ``(n, features_dim)`` float32, or two of them if actor and critic have a trunk each
         """
         trunk = self.features_extractor
         shared = self.share_features_extractor and features_extractor in (None, trunk)
@@ -218,10 +221,11 @@ class StreamActorCriticCnnPolicy(StreamActorCriticPolicy):
 
 class StreamMultiInputActorCriticPolicy(StreamActorCriticPolicy):
     """
-    For ``Dict`` observations: SB3's ``CombinedExtractor``, a small CNN for each image and all else flattened.
+    Policy for ``Dict`` observations. SB3's ``CombinedExtractor`` applies a small CNN to each image and flattens
+    the other entries.
 
     :param args: Arguments of :class:`StreamActorCriticPolicy`, by position
-    :param features_extractor_class: What joins the entries
+    :param features_extractor_class: Class that combines the entries
     :param kwargs: Arguments of :class:`StreamActorCriticPolicy`, by name
     """
 

@@ -1,6 +1,7 @@
-"""Observation -> newest frame: float32, channels first, in [0, 1]; everything that is no image becomes a vector.
+"""Observation -> newest frame: float32, channels first, in [0, 1]. Everything that is not an image becomes a
+vector.
 
-Knows SB3's notions of spaces and nothing of networks or environments.
+Knows SB3's notions of spaces, but no network or environment.
 """
 
 import math
@@ -18,9 +19,11 @@ VECTORS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary
 
 def map_obs(function: Callable[..., Any], *observations: Any) -> Any:
     """
-    :param function: Of one array or tensor from each of the observations
+    Apply a function to observations, or to each entry of ``Dict`` observations.
+
+    :param function: Function of one array or tensor from each of the observations
     :param observations: Arrays or tensors, or dicts of them with the same keys
-    :return: its result; for dicts one for each key
+    :return: its result; for dicts a dict of results
     """
     first = observations[0]
     if isinstance(first, dict):
@@ -30,29 +33,30 @@ def map_obs(function: Callable[..., Any], *observations: Any) -> Any:
 
 class FrameReader:
     """
-    Reads the newest frame out of observations of a space.
+    Read the newest frame from observations of a space.
 
-    Images are three-dimensional boxes, uint8 or float, channels first or last, stacked or not; values are scaled by the
-    box's bounds to [0, 1]. A stack whose channels are a multiple of three is taken as RGB frames, any other as grey ones.
-    All other spaces that SB3 knows are read as it does, one-hot where discrete, and flattened to vectors.
+    Images are three-dimensional boxes, uint8 or float, channels first or last, stacked or not. Their values are
+    scaled by the box's bounds to [0, 1]. If the number of channels is a multiple of three, they are taken as
+    RGB frames, otherwise as grey frames. All other spaces that SB3 supports are read as SB3 does, one-hot if
+    discrete, and flattened to vectors.
 
-    Of a ``Dict`` space one image is read, or vectors and discrete entries joined to one vector.
+    From a ``Dict`` space either one image is read, or vectors and discrete entries are joined to one vector.
 
-    :param observation_space: What an environment gives
-    :param obs_key: Name of the entry to read, or names of several that are no images, for a ``Dict`` space; by default its
-        only image, or, where there are several or none, all other entries
-    :raises ValueError: if ``obs_key`` does not fit the space, if SB3 does not know the space, or if it holds images
-        without bounds or smaller than 36 x 36 pixels
+    :param observation_space: Observation space of the environment
+    :param obs_key: For a ``Dict`` space, name of the entry to read, or names of several entries that are not
+        images. By default it is the only image, or all other entries if there are no images or several
+    :raises ValueError: if ``obs_key`` does not fit the space, if SB3 does not support the space, or if it holds
+        images that have no bounds or are smaller than 36 x 36 pixels
     """
 
     def __init__(self, observation_space: spaces.Space, obs_key: str | Sequence[str] | None = None) -> None:
         self.obs_key = obs_key
-        #: names of the entries that are read, empty where the space is no ``Dict``
+        #: names of the entries that are read, empty if the space is not a ``Dict``
         self.keys: tuple[str, ...] = ()
         #: ``(C, H, W)`` of one frame, or ``(D,)``
         self.shape: tuple[int, ...]
         self.space = observation_space
-        #: readers of the entries where several are joined, by name
+        #: readers of the entries by name, if several are joined
         self.parts: dict[str, FrameReader] = {}
         if isinstance(observation_space, spaces.Dict):
             self.keys = choose_entries(observation_space, obs_key)
@@ -62,13 +66,13 @@ class FrameReader:
                 return
             self.space = observation_space[self.keys[0]]
         elif obs_key is not None:
-            raise ValueError(f"obs_key={obs_key!r} only goes with Dict observations, not with {observation_space}.")
+            raise ValueError(f"obs_key={obs_key!r} needs Dict observations, not {observation_space}: omit obs_key.")
         if is_image(self.space):
             self._read_image_space(self.space)
         elif isinstance(self.space, VECTORS):
             self.shape = (int(get_flattened_obs_dim(self.space)),)
         else:
-            raise ValueError(f"SND cannot read {self.space}: give it a Box, Discrete, MultiDiscrete or MultiBinary.")
+            raise ValueError(f"SND cannot read {self.space}: use a Box, Discrete, MultiDiscrete or MultiBinary space.")
 
     def _read_image_space(self, space: spaces.Box) -> None:
         shape = space.shape
@@ -89,7 +93,9 @@ class FrameReader:
 
     def describe(self) -> str:
         """
-        :return: the frames in words, the same for spaces that the same nets can read
+        Describe the frames in words.
+
+        :return: a description that is the same for all spaces that the same nets can read
         """
         if self.is_image:
             return f"frames of shape {self.shape} with values from {self.low:g} to {self.high:g}"
@@ -98,8 +104,11 @@ class FrameReader:
 
     def entry(self, obs: Any) -> Any:
         """
-        :param obs: Anything that the environment gives, batched or not
-        :return: of a dict the entry that is read, or a dict of them where there are several; anything else as it is
+        Select the entries that are read.
+
+        :param obs: Observations of the environment, batched or not
+        :return: for a dict, the entry that is read, or a dict of several entries; anything else is returned
+            unchanged
         """
         if not isinstance(obs, dict):
             return obs
@@ -107,13 +116,18 @@ class FrameReader:
 
     def newest(self, obs: Any, device: th.device) -> th.Tensor:
         """
-        Only the bytes of the newest frame travel to the device; a frame that is there already stays as it is.
+        Extract the newest frames and move them to a device. Only the bytes of these frames are transferred.
 
-        :param obs: ``(n, *obs_shape)``, also in the other order of channels or stacked once more; a dict of these for
-            a ``Dict`` space; or frames ``(n, *shape)``
-        :param device: Where the frames are wanted
-        :return: ``(n, *shape)``: images in the environment's dtype, vectors float32
-        :raises ValueError: if the observations do not hold such a frame
+        These shapes are accepted, and told apart by the position of height and width:
+
+        - observations ``(n, *obs_shape)``, with channels first or last, stacked or not
+        - a dict of these for a ``Dict`` space
+        - frames ``(n, *shape)`` that were extracted before
+
+        :param obs: Observations or frames
+        :param device: Target device
+        :return: ``(n, *shape)``: images in the environment's dtype, vectors in float32
+        :raises ValueError: if the observations do not contain such a frame
         """
         if self.parts and isinstance(obs, dict):
             return th.cat([part.newest(obs[key], device) for key, part in self.parts.items()], dim=1)
@@ -122,7 +136,7 @@ class FrameReader:
             return self._vectors(obs.to(device))
         channels = self.shape[0]
         if obs.ndim == 4 and obs.shape[2:] == self.shape[1:]:
-            obs = obs[:, -channels:]  # newest frame of an SB3 stack comes last
+            obs = obs[:, -channels:]  # the newest frame of an SB3 stack comes last
         elif obs.ndim == 4 and obs.shape[1:3] == self.shape[1:]:
             obs = obs[..., -channels:].permute(0, 3, 1, 2)
         else:
@@ -133,18 +147,20 @@ class FrameReader:
         if obs.shape[1:] == self.shape:
             return obs.float()
         if self.parts:
-            raise ValueError(f"Expected a dict with the entries {', '.join(self.parts)}, got an array of {tuple(obs.shape)}.")
+            raise ValueError(f"Expected a dict of {', '.join(self.parts)}, got an array of shape {tuple(obs.shape)}.")
         if isinstance(self.space, spaces.Discrete):
-            obs = obs.reshape(len(obs))  # SB3's buffers keep (n, 1)
+            obs = obs.reshape(len(obs))  # SB3's buffers store (n, 1)
         vectors = preprocess_obs(obs, self.space)
         assert isinstance(vectors, th.Tensor)
         vectors = vectors.flatten(1)
         if vectors.shape[1] % self.shape[0] != 0 or (obs.ndim > 2 and vectors.shape[1] != self.shape[0]):
             raise ValueError(f"Expected observations of shape (n, {self.shape[0]}), got {tuple(obs.shape)}.")
-        return vectors[:, -self.shape[0] :]  # newest of a stack comes last
+        return vectors[:, -self.shape[0] :]  # the newest vector of a stack comes last
 
     def scale(self, frames: th.Tensor) -> th.Tensor:
         """
+        Convert frames to float32, and scale images by their bounds.
+
         :param frames: ``(n, *shape)`` of any dtype
         :return: ``(n, *shape)`` float32; images in [0, 1]
         """
@@ -157,10 +173,12 @@ class FrameReader:
 
 def choose_entries(space: spaces.Dict, obs_key: str | Sequence[str] | None) -> tuple[str, ...]:
     """
-    :param space: The observations
-    :param obs_key: One name, several, or None
-    :return: names of the entries that novelty reads, in the space's order: one image, or any number of other entries
-    :raises ValueError: if there is no such entry, or if an image is to be joined with something else
+    Choose the entries of a ``Dict`` space from which novelty is computed.
+
+    :param space: Observation space
+    :param obs_key: One name, several names, or None
+    :return: names of the entries, in the space's order: one image, or any number of other entries
+    :raises ValueError: if there is no such entry, or if an image would be joined with another entry
     """
     images = [key for key, entry in space.items() if is_image(entry)]
     known = f"the observations have {', '.join(map(repr, space.spaces))}"
@@ -168,35 +186,37 @@ def choose_entries(space: spaces.Dict, obs_key: str | Sequence[str] | None) -> t
         vectors = [key for key, entry in space.items() if isinstance(entry, VECTORS) and key not in images]
         chosen = images if len(images) == 1 else vectors
         if not chosen:
-            raise ValueError(f"obs_key=None must choose what novelty is read from: {known}.")
+            raise ValueError(f"obs_key=None must choose the entries from which novelty is computed: {known}.")
         return tuple(chosen)
     wanted = [obs_key] if isinstance(obs_key, str) else obs_key if isinstance(obs_key, (list, tuple)) else []
     if not wanted or not all(key in list(space.spaces) for key in wanted) or len({*wanted}) < len(wanted):
-        raise ValueError(f"obs_key={obs_key!r} must choose what novelty is read from: {known}.")
+        raise ValueError(f"obs_key={obs_key!r} must choose the entries from which novelty is computed: {known}.")
     if len(wanted) > 1 and {*wanted} & {*images}:
-        raise ValueError(
-            f"obs_key={obs_key!r} must name one image, or entries that are no images, which are joined to a vector: {known}."
-        )
+        raise ValueError(f"obs_key={obs_key!r} must name either one image or only entries that are not images: {known}.")
     return tuple(key for key in space.spaces if key in wanted)
 
 
 def is_image(space: spaces.Space) -> TypeGuard[spaces.Box]:
     """
+    Tell whether novelty reads a space as an image.
+
     :param space: Space of an observation, or of one entry of it
-    :return: whether novelty reads it as an image
+    :return: whether it is an image
     """
     return isinstance(space, spaces.Box) and len(space.shape) == 3
 
 
 def check_frame_size(height: int, width: int) -> None:
     """
+    Check that the convolutions can process a frame.
+
     :param height: Height of a frame in pixels
     :param width: Width of a frame in pixels
-    :raises ValueError: if a side is below 36 pixels
+    :raises ValueError: if either is below 36 pixels
     """
     if min(height, width) < MIN_FRAME_SIZE:
         raise ValueError(
             f"Frames of {height} x {width} pixels are smaller than the convolutions need: resize them to at least"
-            f" {MIN_FRAME_SIZE} x {MIN_FRAME_SIZE} (gymnasium.wrappers.ResizeObservation), or flatten what is no image"
-            " (gymnasium.wrappers.FlattenObservation)."
+            f" {MIN_FRAME_SIZE} x {MIN_FRAME_SIZE} (gymnasium.wrappers.ResizeObservation), or flatten them if they are not"
+            " images (gymnasium.wrappers.FlattenObservation)."
         )

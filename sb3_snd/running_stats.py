@@ -1,6 +1,7 @@
-"""Running mean and variance as registered buffers, so that they lie in a ``state_dict`` and move with the device.
+"""Running mean and variance as registered buffers, so that a ``state_dict`` holds them and they move with the
+device.
 
-Knows numbers only, not where they come from.
+Knows only numbers, not where they come from.
 """
 
 import torch as th
@@ -9,14 +10,15 @@ from torch import nn
 
 class RunningMeanStd(nn.Module):
     """
-    Running mean and variance by the parallel update of Chan et al. (1979), the one SB3's ``RunningMeanStd`` uses.
+    Running mean and variance by the parallel update of Chan et al. (1979), as in SB3's ``RunningMeanStd``.
 
-    Statistics of images are float32. All others are float64, as in SB3, so that the squares of large numbers stay finite.
+    Statistics of images are float32. All others are float64, as in SB3, so that the squares of large numbers
+    stay finite.
 
     :param shape: Shape of one sample
-    :param count: Weight of the start values, mean 0 and variance 1
+    :param count: Weight of the initial values, mean 0 and variance 1
     :param count_batches: Whether a batch weighs 1, whatever its size, instead of its number of samples
-    :param max_count: Weight that the past has at most, so that what lies further back is forgotten; None: no limit
+    :param max_count: Largest weight of the past, so that old samples are forgotten; None means no limit
     """
 
     mean: th.Tensor
@@ -41,20 +43,22 @@ class RunningMeanStd(nn.Module):
     @th.no_grad()
     def update(self, batch: th.Tensor) -> None:
         """
+        Update the statistics with a batch.
+
         :param batch: ``(n, *shape)`` float32
         """
         weight = 1 if self.count_batches else len(batch)
         batch = batch.to(self.mean.dtype)
-        if batch.ndim > 2:  # images, for which var_mean along the batch takes a CPU five times as long
+        if batch.ndim > 2:  # images, for which var_mean along the batch takes five times as long on a CPU
             batch_mean = batch.mean(dim=0)
             batch_var = (batch - batch_mean).square_().mean(dim=0)
         else:
             batch_var, batch_mean = th.var_mean(batch, dim=0, correction=0)
-        mean, count = self.mean, self.count.add_(weight)  # in place, as setting a module's attribute takes longer
+        mean, count = self.mean, self.count.add_(weight)  # in place, since setting a module's attribute takes longer
         share = count.reciprocal().mul_(weight).to(batch.dtype)
         rest = 1 - share
         delta = batch_mean - mean
-        # Weighted, not corrected by a difference: a small variance must survive the start value 1
+        # A weighted sum instead of a correction by a difference: a small variance must survive the initial value 1
         self.var.mul_(rest).addcmul_(share, batch_var.addcmul_(delta * rest, delta))
         mean.addcmul_(share, delta)
         if self.max_count is not None:
@@ -62,6 +66,8 @@ class RunningMeanStd(nn.Module):
 
     def normalize(self, batch: th.Tensor, clip: float) -> th.Tensor:
         """
+        Normalise a batch by the running mean and standard deviation.
+
         :param batch: ``(n, *shape)`` float32
         :param clip: Largest absolute value of the result
         :return: ``(n, *shape)`` float32 in units of the standard deviation

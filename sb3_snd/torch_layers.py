@@ -1,6 +1,6 @@
-"""Encoders, learners and the policy's trunk: sized from the observation, orthogonal initialisation.
+"""Encoders, learners and the policy's trunk, sized from the observation and with orthogonal initialisation.
 
-Knows shapes; the papers that use these layers live in ``targets/`` and ``policies.py``.
+Knows shapes; the papers that use these layers are in ``targets/`` and ``policies.py``.
 """
 
 import itertools
@@ -17,13 +17,13 @@ from sb3_snd.arguments import WIDEST, checked, whole
 from sb3_snd.convolutions import can_fuse, convolve, fusible, poison
 from sb3_snd.preprocessing import check_frame_size
 
-MLP_WIDTHS = (256, 256)  # hidden layers of an encoder of vectors
+MLP_WIDTHS = (256, 256)  # widths of the hidden layers of an encoder of vectors
 
 
 class Encoder(nn.Sequential):
     """
-    Layers that compute in bfloat16 after :func:`set_precision` has said so. What goes in and comes out is float32, and so are
-    the weights. A slice of it computes as the whole does.
+    Sequence of layers that compute in bfloat16 if :func:`set_precision` has set it. Inputs, outputs and weights
+    are float32. A slice of it computes in the same format.
     """
 
     reduced: bool = False  #: whether it computes in bfloat16
@@ -37,7 +37,10 @@ class Encoder(nn.Sequential):
 
     def forward(self, frames: th.Tensor) -> th.Tensor:
         """
-        :param frames: ``(n, *shape)`` float32, or finite bfloat16 where it computes in it
+        Compute features.
+
+        :param frames: ``(n, *shape)`` float32; if the layers compute in bfloat16, finite bfloat16 is accepted
+            as well
         :return: ``(n, features_dim)`` float32
         """
         if not self.reduced:
@@ -55,10 +58,11 @@ class Encoder(nn.Sequential):
 
 def set_precision(module: nn.Module, precision: str) -> None:
     """
-    Choose the number format of all encoders in a module, and the layout that processors convolve fastest, in place.
+    Set, in place, the number format of all encoders in a module, and the memory layout that processors convolve
+    fastest.
 
-    :param module: Anything with encoders, initialised already and not trained yet
-    :param precision: From :func:`~sb3_snd.hardware.resolve_precision`
+    :param module: Module with encoders, which are initialised but not yet trained
+    :param precision: Result of :func:`~sb3_snd.hardware.resolve_precision`
     """
     for net in module.modules():
         if isinstance(net, Encoder):
@@ -71,9 +75,10 @@ def set_precision(module: nn.Module, precision: str) -> None:
 
 def match_layout(optimizer: th.optim.Optimizer) -> None:
     """
-    Fused optimisers walk memory as it lies, and a loaded state lies as the parameters did that it was saved with.
+    Copy an optimiser's state to the memory layout of its parameters, in place. Fused optimisers process memory
+    in its order, and a loaded state has the layout of the parameters with which it was saved.
 
-    :param optimizer: Its state takes the layout of its parameters, in place
+    :param optimizer: Optimiser whose state has been loaded
     """
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
@@ -92,8 +97,11 @@ class Conv(NamedTuple):
 
 def snd_convs(width: int) -> tuple[Conv, ...]:
     """
+    Return the convolutions shared by SND-VIC, SND-STD and the policy's trunk (reference, appendix of the
+    paper).
+
     :param width: Channels of the last convolution
-    :return: the convolutions shared by SND-VIC, SND-STD and the policy's trunk (reference, appendix of the paper)
+    :return: four convolutions
     """
     return Conv(32, stride=2), Conv(64, stride=2), Conv(64, stride=2), Conv(width)
 
@@ -105,12 +113,13 @@ def encoder(
     activation: type[nn.Module],
 ) -> Encoder:
     """
-    Convolutions for images, two hidden layers for vectors; then one linear layer without activation.
+    Build an encoder: convolutions for images or two hidden layers for vectors, then one linear layer without
+    activation.
 
     :param shape: ``(C, H, W)`` or ``(D,)``
     :param convs: The convolutions, unused for vectors
     :param features_dim: Output size
-    :param activation: After every layer but the last; that of a convolution overwrites what it acts on
+    :param activation: Activation after every layer except the last; after a convolution it works in place
     :return: ``(n, *shape)`` -> ``(n, features_dim)``
     """
     layers: list[nn.Module] = []
@@ -118,7 +127,7 @@ def encoder(
         for (channels, *_), conv in itertools.pairwise((Conv(shape[0]), *convs)):
             layers += [nn.Conv2d(channels, conv.channels, conv.kernel, conv.stride, conv.padding), activation()]
         for layer in layers:
-            if hasattr(layer, "inplace"):  # what it acts on is read nowhere else
+            if hasattr(layer, "inplace"):  # nothing else reads the activation's input
                 layer.inplace = True  # type: ignore[assignment]
         layers.append(nn.Flatten())
     else:
@@ -138,12 +147,12 @@ def learner(
     activation: type[nn.Module],
 ) -> Encoder:
     """
-    An encoder with two more linear layers, ELU between them.
+    Build a learner: an encoder with two more linear layers, with an ELU before each.
 
     :param shape: ``(C, H, W)`` or ``(D,)``
     :param convs: The convolutions, unused for vectors
-    :param features_dim: Output size, and that of the two layers before
-    :param activation: After every layer of the encoder's body
+    :param features_dim: Output size, and size of the two layers before
+    :param activation: Activation after every layer of the encoder except its last
     :return: ``(n, *shape)`` -> ``(n, features_dim)``
     """
     net = encoder(shape, convs, features_dim, activation)
@@ -155,7 +164,9 @@ def learner(
 
 def orthogonal_(module: nn.Module, gain: float) -> None:
     """
-    :param module: Its linear and convolutional layers get orthogonal weights and zero biases, in place
+    Initialise linear and convolutional layers with orthogonal weights and zero biases, in place.
+
+    :param module: Module with the layers
     :param gain: Scale of the weights
     """
     for layer in module.modules():
@@ -167,13 +178,14 @@ def orthogonal_(module: nn.Module, gain: float) -> None:
 
 class SNDTrunk(BaseFeaturesExtractor):
     """
-    Trunk of the paper's actor and critic: four convolutions over all frames of the stack and one linear layer with no
-    activation after it (Pecháč et al., arXiv 2302.11563, and the released program).
+    Trunk of the paper's actor and critic: four convolutions over all frames of the stack, and one linear layer
+    without an activation after it (Pecháč et al., arXiv 2302.11563, and the released program).
 
-    :param observation_space: Images; SB3 transposes uint8 ones to channels first, of others either order is read
+    :param observation_space: Space of images. SB3 transposes uint8 images to channels first; others may have
+        either order
     :param features_dim: Output size
     :param width: Channels of the last convolution: 128 for Atari, 64 for Procgen
-    :raises ValueError: if the space is no image, or a side is below 36 pixels
+    :raises ValueError: if the space does not hold images, or if height or width is below 36 pixels
     """
 
     def __init__(self, observation_space: gym.Space, features_dim: int = 512, width: int = 128) -> None:
@@ -192,6 +204,8 @@ class SNDTrunk(BaseFeaturesExtractor):
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         """
+        Compute features.
+
         :param observations: ``(n, *shape)`` float32 in [0, 1]
         :return: ``(n, features_dim)``
         """

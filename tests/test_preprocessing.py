@@ -85,14 +85,14 @@ def test_map_obs():
         (
             spaces.Dict(a=spaces.Discrete(2), b=spaces.Box(0, 1, (3, 40, 40))),
             ["a", "b"],
-            "must name one image, or entries that",
+            "must name either one image or only entries that are not images",
         ),
         *(
             (spaces.Dict(a=spaces.Discrete(2), b=spaces.Discrete(3)), key, r"obs_key=.* must choose .* have 'a', 'b'\.")
             for key in ([], ["a", "c"], ["a", "a"], [["a"]], 3, ["a", 3], {"a": 1})
         ),
         (spaces.Dict(a=spaces.Discrete(2)), "c", "obs_key='c' must choose .* have 'a'"),
-        (spaces.Discrete(2), "a", "obs_key='a' only goes with Dict observations"),
+        (spaces.Discrete(2), "a", "obs_key='a' needs Dict observations"),
         (spaces.Tuple([spaces.Discrete(2)]), None, "SND cannot read Tuple"),
         (spaces.Box(-np.inf, np.inf, (40, 40, 3)), None, "images of float32 without bounds"),
         (spaces.Box(0, 255, (7, 7, 3), np.uint8), None, "Frames of 7 x 7 pixels are smaller"),
@@ -146,5 +146,5 @@ def test_entries_that_are_read(entries, obs_key, keys):
 
 def test_an_array_in_place_of_a_dict_is_refused():
     reader = FrameReader(spaces.Dict(a=spaces.Discrete(2), b=spaces.Box(-1, 1, (2,))))
-    with pytest.raises(ValueError, match=r"Expected a dict with the entries a, b, got an array of \(5, 3\)"):
+    with pytest.raises(ValueError, match=r"Expected a dict of a, b, got an array of shape \(5, 3\)"):
         reader.newest(np.zeros((5, 3)), "cpu")
