@@ -1,6 +1,7 @@
-"""What arguments may be: for each name a condition and the words that say it; one sentence where it does not hold.
+"""Conditions for arguments: for each name a check and the words that describe it. A value that fails is refused
+in one sentence.
 
-Knows numbers and names only; no network, no environment, no algorithm.
+Knows only numbers and names, but no network, environment or algorithm.
 """
 
 import inspect
@@ -11,14 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-LARGEST = 1e18  # a whole number of this size still fits into PyTorch's 64 bits
-LARGEST_WEIGHT = 1e6  # of a loss or a reward, whose squares are summed in float32
-WIDEST = 8192  # units of a layer or channels of a convolution; twice as many take a minute to initialise
+LARGEST = 1e18  # an integer of this size still fits into PyTorch's 64 bits
+LARGEST_WEIGHT = 1e6  # largest weight of a loss or a reward, since their squares are summed in float32
+WIDEST = 8192  # most units of a layer or channels of a convolution; twice as many take a minute to initialise
 MOST_EPOCHS = 10_000
 
 
 class Allowed(NamedTuple):
-    """A condition, and what follows "must" in the sentence for values that do not meet it."""
+    """A condition, and the words that follow "must" in the message for values that do not meet it."""
 
     holds: Callable[[Any], bool]
     words: str
@@ -34,46 +35,56 @@ def _is_number(value: Any) -> bool:
 
 def whole(least: int, most: int | None = None) -> Allowed:
     """
+    Allow integers in a range.
+
     :param least: Smallest value
-    :param most: Largest value; None: any above
-    :return: whole numbers in this range
+    :param most: Largest value; None means no upper limit
+    :return: the condition
     """
-    limit = "" if most is None else f" and {most} at most"
+    limit = "" if most is None else f" and <= {most}"
     return Allowed(
         lambda value: _is_whole(value) and least <= value and (most is None or value <= most),
-        f"be a whole number, {least} at least{limit}",
+        f"be an integer >= {least}{limit}",
     )
 
 
 def number(least: float, most: float) -> Allowed:
     """
+    Allow numbers in a range.
+
     :param least: Smallest value
     :param most: Largest value
-    :return: numbers in this range
+    :return: the condition
     """
     return Allowed(lambda value: _is_number(value) and least <= value <= most, f"be a number from {least:g} to {most:g}")
 
 
 def positive(most: float) -> Allowed:
     """
+    Allow positive numbers.
+
     :param most: Largest value
-    :return: numbers above 0
+    :return: the condition
     """
-    return Allowed(lambda value: _is_number(value) and 0 < value <= most, f"be a positive number, {most:g} at most")
+    return Allowed(lambda value: _is_number(value) and 0 < value <= most, f"be a positive number <= {most:g}")
 
 
 def not_negative(most: float) -> Allowed:
     """
+    Allow numbers from 0.
+
     :param most: Largest value
-    :return: numbers from 0 on
+    :return: the condition
     """
-    return Allowed(lambda value: _is_number(value) and 0 <= value <= most, f"be a number not below 0, {most:g} at most")
+    return Allowed(lambda value: _is_number(value) and 0 <= value <= most, f"be a non-negative number <= {most:g}")
 
 
 def one_of(*choices: str | None) -> Allowed:
     """
-    :param choices: Words, or None
-    :return: these and nothing else
+    Allow only the given values.
+
+    :param choices: Strings, or None
+    :return: the condition
     """
     listed = " or ".join(map(repr, choices)) if len(choices) < 3 else "one of " + ", ".join(map(repr, choices))
     return Allowed(lambda value: (value is None or isinstance(value, str)) and value in choices, f"be {listed}")
@@ -81,26 +92,31 @@ def one_of(*choices: str | None) -> Allowed:
 
 def or_none(allowed: Allowed) -> Allowed:
     """
-    :param allowed: Some values
-    :return: these and None
+    Allow None as well.
+
+    :param allowed: Condition for other values
+    :return: the condition
     """
-    return Allowed(lambda value: value is None or allowed.holds(value), f"{allowed.words}, or be None")
+    return Allowed(lambda value: value is None or allowed.holds(value), f"{allowed.words}, or None")
 
 
 def or_infinite(allowed: Allowed) -> Allowed:
     """
-    :param allowed: Some limits
-    :return: these and infinity, which is no limit
+    Allow infinity as well, which means no limit.
+
+    :param allowed: Condition for finite limits
+    :return: the condition
     """
-    return Allowed(
-        lambda value: allowed.holds(value) or (_is_number(value) and value == math.inf), f"{allowed.words}, or be inf"
-    )
+    return Allowed(lambda value: allowed.holds(value) or (_is_number(value) and value == math.inf), f"{allowed.words}, or inf")
 
 
 def scheduled(allowed: Allowed) -> Allowed:
     """
-    :param allowed: Some numbers
-    :return: these, and functions that give one, or 0, at the beginning of training, where the remaining progress is 1
+    Allow functions of the remaining progress as well. At the beginning of training, when the progress is 1, the
+    function must return an allowed number or 0.
+
+    :param allowed: Condition for numbers
+    :return: the condition
     """
 
     def holds(value: Any) -> bool:
@@ -112,7 +128,7 @@ def scheduled(allowed: Allowed) -> Allowed:
             return False
         return first == 0 or allowed.holds(first)
 
-    return Allowed(holds, f"{allowed.words}, or a function of the remaining progress that gives such numbers")
+    return Allowed(holds, f"{allowed.words}, or a function of the remaining progress that returns such numbers")
 
 
 FLAG = Allowed(lambda value: isinstance(value, bool), "be True or False")
@@ -124,15 +140,17 @@ WEIGHT = number(-LARGEST_WEIGHT, LARGEST_WEIGHT)
 PATH = or_none(Allowed(lambda value: isinstance(value, (str, os.PathLike)) and "\0" not in str(value), "be a path"))
 NAME = Allowed(
     lambda value: isinstance(value, str) and value != "" and not {"/", "\\", "\0"} & set(value),
-    "be the beginning of a file's name",
+    "be the beginning of a file name",
 )
 
 
 def checked(values: Mapping[str, Any], allowed: Mapping[str, Allowed]) -> dict[str, Any]:
     """
-    :param values: Arguments by name; what the table does not know passes
+    Check arguments against a table.
+
+    :param values: Arguments by name; names that are not in the table are not checked
     :param allowed: The table
-    :return: the same, but numpy's numbers as Python's
+    :return: the same arguments, with NumPy scalars converted to Python numbers
     :raises ValueError: for the first value that is not allowed
     """
     plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
@@ -144,11 +162,13 @@ def checked(values: Mapping[str, Any], allowed: Mapping[str, Allowed]) -> dict[s
 
 def check_names(name: str, kwargs: Any, cls: type, given: Container[str] = ()) -> None:
     """
-    :param name: Of the argument that holds further arguments
-    :param kwargs: What it holds
-    :param cls: The class that gets them
-    :param given: Arguments of this class that are given otherwise
-    :raises ValueError: if it is no dict, or has a key that is no argument of the class
+    Check the names of a dict of further arguments.
+
+    :param name: Name of the argument that holds the dict
+    :param kwargs: Its value
+    :param cls: The class that takes the further arguments
+    :param given: Arguments of this class that the caller sets itself
+    :raises ValueError: if the value is not a dict, or has a key that is not an argument of the class
     """
     known = [argument for argument in _arguments(cls) if argument not in given]
     if not isinstance(kwargs, dict):
@@ -156,15 +176,18 @@ def check_names(name: str, kwargs: Any, cls: type, given: Container[str] = ()) -
     for key in kwargs:
         if key not in known:
             raise ValueError(
-                f"{name}={kwargs!r} must hold arguments of {cls.__name__} only, {', '.join(known) or 'none'}: not {key!r}."
+                f"{name}={kwargs!r} must hold only arguments of {cls.__name__} ({', '.join(known) or 'none'}), not {key!r}."
             )
 
 
 def default_of(cls: type, name: str) -> Any:
     """
+    Find the default of an argument.
+
     :param cls: A class
-    :param name: An argument of it
-    :return: its default, in the first of its parents that says one
+    :param name: Name of one of its arguments
+    :return: the default in the first of the class and its parents that has this argument
+    :raises LookupError: if there is no such argument
     """
     for part in cls.__mro__:
         parameter = inspect.signature(part.__init__).parameters.get(name)  # type: ignore[misc]
@@ -174,7 +197,7 @@ def default_of(cls: type, name: str) -> Any:
 
 
 def _arguments(cls: type) -> list[str]:
-    """:return: named arguments of a class, and those of its parents for as long as it passes on what it does not know"""
+    """List the named arguments of a class. Those of a parent are included if the class passes on unknown arguments."""
     names: list[str] = []
     for part in cls.__mro__:
         if "__init__" not in vars(part):

@@ -12,19 +12,19 @@ TILE_SIZES = (1, 2, 4, 8, 12, 16)
 
 def drop_tiles(frames: th.Tensor, drop: float = 0.1, probability: float = 0.5) -> th.Tensor:
     """
-    Set random square tiles to zero; one tile size per call, drawn from those that divide the frame. A vector's tiles
-    are its entries.
+    Set random square tiles to zero. One tile size is drawn per call, from those that divide the frame. The
+    tiles of a vector are its entries.
 
     :param frames: ``(n, C, H, W)`` or ``(n, D)`` float32
-    :param drop: Probability of a tile to be dropped
-    :param probability: Probability of a sample to be changed
+    :param drop: Probability that a tile is dropped
+    :param probability: Probability that a sample is changed
     :return: a new tensor of the same shape
     """
     n, sides = len(frames), tuple(frames.shape[2:])
     if sides:
         sizes = _tile_sizes(sides, frames.device)
-        size = sizes[th.randint(len(sizes), (1,), device=frames.device)]  # the host need not know which
-        keep = th.rand(n, 1, *sides, device=frames.device) >= drop  # by tiles, then by pixels
+        size = sizes[th.randint(len(sizes), (1,), device=frames.device)]  # stays on the device, so the host need not wait
+        keep = th.rand(n, 1, *sides, device=frames.device) >= drop  # one draw per tile, repeated for its pixels below
         for dim, side in enumerate(sides, start=2):
             keep = keep.index_select(dim, th.arange(side, device=frames.device) // size)  # (n, 1, H, W)
     else:
@@ -34,9 +34,11 @@ def drop_tiles(frames: th.Tensor, drop: float = 0.1, probability: float = 0.5) -
 
 def add_noise(frames: th.Tensor, amplitude: float = 0.2, probability: float = 0.5) -> th.Tensor:
     """
+    Add uniform noise.
+
     :param frames: ``(n, C, H, W)`` or ``(n, D)`` float32
     :param amplitude: Noise is uniform in [-amplitude, amplitude]
-    :param probability: Probability of a sample to be changed
+    :param probability: Probability that a sample is changed
     :return: a new tensor of the same shape
     """
     noise = th.empty_like(frames).uniform_(-amplitude, amplitude)
@@ -45,10 +47,10 @@ def add_noise(frames: th.Tensor, amplitude: float = 0.2, probability: float = 0.
 
 @cache
 def _tile_sizes(sides: tuple[int, ...], device: th.device) -> th.Tensor:
-    """Those that divide a frame, int64 on the device."""
+    """Return the tile sizes that divide a frame, as an int64 tensor on the device."""
     return th.tensor([size for size in TILE_SIZES if all(side % size == 0 for side in sides)], device=device)
 
 
 def _chosen(frames: th.Tensor, probability: float) -> th.Tensor:
-    """One draw a sample, shaped to broadcast over ``frames``: ``(n, 1, ...)`` bool."""
+    """Draw whether each sample is changed, ``(n, 1, ...)`` bool, which broadcasts over ``frames``."""
     return th.rand(len(frames), *[1] * (frames.ndim - 1), device=frames.device) < probability

@@ -1,7 +1,6 @@
-"""
-Import of the packages that only an extra installs.
+"""Import of packages that only an extra installs.
 
-Knows how an extra is installed. Must not know what any room does with the package.
+Knows how an extra is installed, but not what any module does with the package.
 """
 
 import contextlib
@@ -10,18 +9,20 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-# Procgen needs gym, of which Stable-Baselines3 imports what it finds, and gym prints its obituary whenever it is imported
+# Procgen needs gym. Stable-Baselines3 imports gym if it is installed, and gym prints a deprecation notice on
+# each import
 with contextlib.suppress(ImportError):
     importlib.import_module("gym_notices.notices").notices.clear()
 
 
 def require(module: str, extra: str) -> ModuleType:
     """
-    Import a package that the core of sb3-snd does without.
+    Import a package that the core of sb3-snd does not need.
 
-    :param module: Name of the package as it is imported
-    :param extra: The extra of sb3-snd that installs it
-    :return: The imported module
+    :param module: Import name of the package
+    :param extra: Extra of sb3-snd that installs it
+    :return: the imported module
+    :raises ImportError: if the import fails; the message names the extra
     """
     try:
         return importlib.import_module(module)
@@ -31,10 +32,11 @@ def require(module: str, extra: str) -> ModuleType:
 
 def require_or_exit(module: str, extra: str) -> None:
     """
-    Import a package as :func:`require` does, in a script: the process ends in the sentence, without a traceback.
+    Import a package as :func:`require` does, for scripts: if this fails, the process exits with one sentence
+    and no traceback.
 
-    :param module: Name of the package as it is imported
-    :param extra: The extra of sb3-snd that installs it
+    :param module: Import name of the package
+    :param extra: Extra of sb3-snd that installs it
     """
     try:
         require(module, extra)

@@ -1,6 +1,6 @@
-"""What a feature space looks like: spectrum and effective rank of features.
+"""Properties of a feature space: spectrum and effective rank of features.
 
-Knows numbers only, not which net they come from.
+Knows only numbers, not which net they come from.
 """
 
 import torch as th
@@ -8,7 +8,8 @@ import torch as th
 
 def spectrum(features: th.Tensor) -> th.Tensor:
     """
-    Squared singular values of the centred features: ``n`` times their variances along the principal axes.
+    Compute the squared singular values of the centred features, which are ``n`` times their variances along the
+    principal axes.
 
     :param features: ``(n, D)`` float32
     :return: ``(min(n, D),)`` float64, descending
@@ -20,11 +21,12 @@ def spectrum(features: th.Tensor) -> th.Tensor:
 
 def effective_rank(spectrum: th.Tensor) -> float:
     """
-    How many directions the features take: exponential of the entropy of the singular values, normalised to the sum 1 (Roy and
-    Vetterli, The effective rank, EUSIPCO 2007, eq. 1 to 3). It is D where all singular values are equal.
+    Compute how many directions the features take. This is the exponential of the entropy of the singular
+    values, normalised to the sum 1 (Roy and Vetterli, The effective rank, EUSIPCO 2007, eq. 1 to 3). It is D if
+    all singular values are equal.
 
     :param spectrum: Squared singular values, ``(k,)``
-    :return: between 1 and k; 0 where all are 0, as all features are the same
+    :return: a number between 1 and k, or 0 if all values are 0 because all features are the same
     """
     values = spectrum.double().sqrt()
     total = values.sum()

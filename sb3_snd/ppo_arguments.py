@@ -1,6 +1,6 @@
-"""What ``PPOSND`` may be given: its arguments, environment, policy and buffer, each refused in one sentence.
+"""Checks of what ``PPOSND`` is given: arguments, environment, policy and buffer. Each error is one sentence.
 
-Knows SB3's environments and policies; no network, no update.
+Knows SB3's environments and policies, but no network or update.
 """
 
 from collections.abc import Iterable
@@ -37,9 +37,9 @@ from sb3_snd.hardware import PRECISION
 from sb3_snd.snd import check_rollout
 from sb3_snd.wrappers import VecIntrinsicReward
 
-MOST_STEPS = 1_000_000  # in a rollout of each environment, which has room for them from the beginning
+MOST_STEPS = 1_000_000  # most steps per environment in a rollout, for which memory is allocated at the beginning
 ARGUMENTS = {
-    "learning_rate": scheduled(not_negative(1)),  # 0 when enjoy loads
+    "learning_rate": scheduled(not_negative(1)),  # enjoy loads models with 0
     "n_steps": whole(1, MOST_STEPS),
     "batch_size": whole(1),
     "n_epochs": whole(1, MOST_EPOCHS),
@@ -65,15 +65,17 @@ ARGUMENTS = {
     "precision": PRECISION,
     "cuda_graphs": FLAG,
 }
-#: arguments that the algorithm gives its rollout buffer
+#: arguments that the algorithm passes to its rollout buffer
 BUFFER_GIVEN = ("buffer_size", "observation_space", "action_space", "device", "gae_lambda", "gamma", "n_envs")
 STREAM_GIVEN = ("gamma_int", "ext_coef", "int_coef", "intrinsic_episodic")
 
 
 def check_discount(name: str, value: float) -> None:
     """
-    :param name: Of the argument
-    :param value: A discount factor
+    Check a discount factor.
+
+    :param name: Name of the argument
+    :param value: Its value
     :raises ValueError: if it does not lie in [0, 1]
     """
     checked({name: value}, {name: DISCOUNT})
@@ -81,10 +83,12 @@ def check_discount(name: str, value: float) -> None:
 
 def find_env(env: Any, verbose: int) -> GymEnv:
     """
-    :param env: What the argument was given
-    :param verbose: Whether to say what is made
+    Create the environment if an id is given, and check it.
+
+    :param env: Value of the argument ``env``
+    :param verbose: Whether to report what is created
     :return: the environment
-    :raises ValueError: if it is none, or none can be made of it
+    :raises ValueError: if it is not an environment, or if none can be created from it
     """
     must = f"env={env!r} must be an environment, or the Gymnasium id of one"
     if isinstance(env, str):
@@ -101,6 +105,8 @@ def find_env(env: Any, verbose: int) -> GymEnv:
 
 def check_sizes(env: GymEnv, given: dict[str, Any], trains_snd: bool) -> None:
     """
+    Check that neither PPO nor SND would compute the standard deviation of a single number.
+
     :param env: The environment
     :param given: Arguments of PPO by name
     :param trains_snd: Whether SND is trained on the rollouts
@@ -114,16 +120,18 @@ def check_sizes(env: GymEnv, given: dict[str, Any], trains_snd: bool) -> None:
     for name, size in (("batch_size", given.get("batch_size", 2)), ("n_steps", given.get("n_steps", 2) * n_envs)):
         if size < 2:
             raise ValueError(
-                f"{name}=1 must be 2 at least with normalize_advantage=True"
-                " (n_steps * n_envs): one advantage has no standard deviation."
+                f"{name}=1 must be >= 2 with normalize_advantage=True"
+                " (n_steps * n_envs): the standard deviation of a single advantage is undefined."
             )
 
 
 def check_policy(policy: Any, aliases: Iterable[str]) -> None:
     """
-    :param policy: What the argument was given
+    Check the argument ``policy``.
+
+    :param policy: Its value
     :param aliases: Names of policies
-    :raises ValueError: if it is no policy
+    :raises ValueError: if it is not a policy
     """
     names = list(aliases)
     known = isinstance(policy, str) and policy in names
@@ -134,9 +142,11 @@ def check_policy(policy: Any, aliases: Iterable[str]) -> None:
 
 def check_buffer(buffer_class: Any, buffer_kwargs: Any) -> None:
     """
-    :param buffer_class: What ``rollout_buffer_class`` was given
-    :param buffer_kwargs: What ``rollout_buffer_kwargs`` was given
-    :raises ValueError: if the first is no buffer for two streams, or does not take the second
+    Check the rollout buffer's class and arguments.
+
+    :param buffer_class: Value of ``rollout_buffer_class``
+    :param buffer_kwargs: Value of ``rollout_buffer_kwargs``
+    :raises ValueError: if the class does not support two streams, or does not take the arguments
     """
     buffer_class = StreamRolloutBuffer if buffer_class is None else buffer_class
     if not (isinstance(buffer_class, type) and issubclass(buffer_class, StreamRolloutBuffer)):
@@ -146,11 +156,13 @@ def check_buffer(buffer_class: Any, buffer_kwargs: Any) -> None:
 
 def check_unwrapped(env: GymEnv | str | None) -> None:
     """
+    Check that an environment has no intrinsic reward yet.
+
     :param env: The environment
-    :raises ValueError: if it has an intrinsic reward already
+    :raises ValueError: if it already has an intrinsic reward
     """
     if isinstance(env, VecEnv) and is_vecenv_wrapped(env, VecIntrinsicReward):
         raise ValueError(
-            "The environment already has an intrinsic reward: give PPOSND the environment without"
-            " VecIntrinsicReward, or use the wrapper with an unmodified algorithm and SNDCallback."
+            "The environment already has an intrinsic reward: pass the environment without VecIntrinsicReward to PPOSND,"
+            " or use the wrapper with an unmodified algorithm and SNDCallback."
         )

@@ -1,6 +1,6 @@
-"""Pairs of successive states from a replay buffer, none of which crosses a reset of the environment.
+"""Pairs of successive states from a replay buffer. No pair crosses a reset of the environment.
 
-Knows SB3's replay buffers; no nets, no callback.
+Knows SB3's replay buffers, but no nets or callback.
 """
 
 import numpy as np
@@ -8,19 +8,21 @@ import torch as th
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-MOST_WITHOUT_PAIR = 512  # transitions that each end an episode, before SND gives up
+MOST_WITHOUT_PAIR = 512  # number of transitions without a pair after which SND gives up
 
 
 def sample_pairs(buffer: ReplayBuffer, batch_size: int) -> tuple | None:
     """
-    :param buffer: Holds transitions, not normalised by a ``VecNormalize`` above
+    Draw pairs of successive states.
+
+    :param buffer: Replay buffer whose transitions are not normalised by a ``VecNormalize`` above
     :param batch_size: Number of pairs, B
     :return: s_t and s_{t+1}, ``(B, *obs_shape)`` each, or dicts of these; None if the buffer has no pair yet
-    :raises ValueError: if the buffer will not have one, see :func:`sample_within_episodes`
+    :raises ValueError: if the buffer will never have one, see :func:`sample_within_episodes`
     """
     if buffer.optimize_memory_usage:
         return sample_within_episodes(buffer, batch_size)
-    if isinstance(buffer, NStepReplayBuffer):  # its own successors are n steps away
+    if isinstance(buffer, NStepReplayBuffer):  # the successors that it samples are n steps away
         samples = ReplayBuffer._get_samples(buffer, np.random.randint(buffer.size(), size=batch_size))
     else:
         samples = buffer.sample(batch_size)
@@ -29,13 +31,15 @@ def sample_pairs(buffer: ReplayBuffer, batch_size: int) -> tuple | None:
 
 def sample_within_episodes(buffer: ReplayBuffer, batch_size: int) -> tuple[th.Tensor, th.Tensor] | None:
     """
-    Where ``optimize_memory_usage`` keeps one array of observations, the row after an episode's last one holds the first
-    observation of the next episode, so pairs are drawn from the other rows only.
+    Draw pairs from a buffer with ``optimize_memory_usage``, which keeps one array of observations. The row
+    after an episode's last one holds the first observation of the next episode, so pairs are drawn only from
+    the other rows.
 
     :param buffer: The replay buffer
     :param batch_size: Number of pairs, B
-    :return: s_t and s_{t+1}, ``(B, *obs_shape)`` each; None if there is no pair among fewer than 512 transitions
-    :raises ValueError: if there is no pair among more than that, or in a full buffer
+    :return: s_t and s_{t+1}, ``(B, *obs_shape)`` each; None if there is no pair yet among fewer than 512
+        transitions
+    :raises ValueError: if there is no pair among 512 or more transitions, or in a full buffer
     """
     has_successor = buffer.dones == 0  # (buffer_size, n_envs)
     # The row at the write position is empty, or its observation is already the successor of the newest one
@@ -44,8 +48,8 @@ def sample_within_episodes(buffer: ReplayBuffer, batch_size: int) -> tuple[th.Te
     if len(cells) == 0:
         if buffer.full or buffer.pos * buffer.n_envs >= MOST_WITHOUT_PAIR:
             raise ValueError(
-                "SND finds no transition within an episode in the replay buffer, and optimize_memory_usage=True keeps no"
-                " observation that ends one, so omit it, or choose a larger buffer_size."
+                "SND finds no transition within an episode in the replay buffer, and optimize_memory_usage=True discards"
+                " the last observation of each episode: omit it, or choose a larger buffer_size."
             )
         return None
     rows, envs = np.divmod(np.random.choice(cells, batch_size), buffer.n_envs)
@@ -55,10 +59,10 @@ def sample_within_episodes(buffer: ReplayBuffer, batch_size: int) -> tuple[th.Te
 
 def end_interrupted_episodes(model: OffPolicyAlgorithm) -> None:
     """
-    Mark the newest transitions as an episode's last where the environment was reset after them, as ``set_env`` lets SB3 do.
-    SB3 marks them itself for ``reset_num_timesteps=True`` and ``load_replay_buffer``.
+    Mark the newest transitions as an episode's last if the environment was reset after them, which SB3 allows
+    by ``set_env``. SB3 marks them itself for ``reset_num_timesteps=True`` and ``load_replay_buffer``.
 
-    :param model: Whose replay buffer keeps one array of observations; another is left as it is
+    :param model: Model with a replay buffer; the buffer is changed only if it keeps one array of observations
     """
     buffer = model.replay_buffer
     if buffer is None or not buffer.optimize_memory_usage or not (buffer.full or buffer.pos > 0):

@@ -1,6 +1,6 @@
-"""What crosses rooms: the order of the streams, the keys put into infos, and the tuples handed from one file to another.
+"""Definitions shared by several modules: the order of the streams, the keys of infos, and named tuples.
 
-Knows shapes and names only; no network, no environment, no algorithm.
+Knows only shapes and names, but no network, environment or algorithm.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch as th
 
-# Order on the stream axis of rewards, values, returns, advantages and discount factors.
+# Order of the streams along the stream axis of rewards, values, returns, advantages and discount factors.
 STREAM_NAMES = ("ext", "int")
 
 # Keys that ``VecIntrinsicReward`` adds to every info of a training environment.
@@ -18,22 +18,22 @@ INTRINSIC_REWARD_KEY = "intrinsic_reward"
 
 class Rollout(NamedTuple):
     """
-    One rollout as the motivation nets see it: ``T`` steps of ``N`` environments, in time order.
+    One rollout for the training of SND's nets: ``T`` steps of ``N`` environments, in time order.
 
-    The successor of row ``t * N + n`` (step ``t`` of environment ``n``) is row ``(t + 1) * N + n``, the last
-    observation for the last step, or the terminal observation where the episode ended.
+    The successor of row ``t * N + n`` (step ``t`` of environment ``n``) is row ``(t + 1) * N + n``. For the
+    last step it is the last observation. If the episode ended, it is the terminal observation.
     """
 
-    observations: Any  # (T, N, *obs_shape), array, tensor, or a dict of these
+    observations: Any  # (T, N, *obs_shape), an array, a tensor, or a dict of these
     last_observation: Any  # (N, *obs_shape)
     terminal_observations: Mapping[int, Any]  # row -> (*obs_shape)
 
 
 class Transitions(NamedTuple):
     """
-    A minibatch of ``B`` transitions whose ``M >= B`` frames are stored, and so encoded, once each.
+    A minibatch of ``B`` transitions. Its ``M >= B`` frames are stored, and so encoded, once each.
 
-    ``frames[:B]`` are the states s_t, ``frames[next_index]`` their successors s_{t+1}.
+    ``frames[:B]`` are the states s_t, and ``frames[next_index]`` their successors s_{t+1}.
     """
 
     frames: th.Tensor  # (M, *frame_shape) float32
@@ -43,12 +43,14 @@ class Transitions(NamedTuple):
 
     @property
     def states(self) -> th.Tensor:
-        """The frames of s_t, ``(B, *frame_shape)``."""
+        """Frames of s_t, ``(B, *frame_shape)``."""
         return self.frames[: len(self.next_index)]
 
     def split(self, encoded: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """
-        :param encoded: Anything computed frame by frame, ``(M, ...)``
-        :return: its rows for s_t and for s_{t+1}, each ``(B, ...)``
+        Split the results for all frames into those for s_t and those for s_{t+1}.
+
+        :param encoded: Results computed frame by frame, ``(M, ...)``
+        :return: rows for s_t and rows for s_{t+1}, ``(B, ...)`` each
         """
         return encoded[: len(self.next_index)], encoded.index_select(0, self.next_index)

@@ -255,12 +255,12 @@ def test_where_no_episode_has_a_second_step_one_array_holds_no_pair():
 
     model, kept = make(1, buffer_size=10_000, **ONE_ARRAY)
     model.learn(510, callback=(callback := SNDCallback()))
-    with pytest.raises(ValueError, match=r"optimize_memory_usage=True keeps no observation .* so omit it"):
+    with pytest.raises(ValueError, match=r"optimize_memory_usage=True discards the last observation .*: omit it"):
         model.learn(2, callback=callback, reset_num_timesteps=False)
     assert kept.pairs == []
-    with pytest.raises(ValueError, match="optimize_memory_usage=True keeps no observation"):
+    with pytest.raises(ValueError, match="optimize_memory_usage=True discards the last observation"):
         make(1, buffer_size=8, **ONE_ARRAY)[0].learn(16, callback=SNDCallback())
-    with pytest.raises(ValueError, match="optimize_memory_usage=True keeps no observation"):
+    with pytest.raises(ValueError, match="optimize_memory_usage=True discards the last observation"):
         make(9, buffer_size=2, **ONE_ARRAY)[0].learn(16, callback=SNDCallback())  # one row, which follows itself
     model, kept = make(1, buffer_size=100)
     model.learn(16, callback=SNDCallback())

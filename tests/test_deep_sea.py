@@ -42,5 +42,5 @@ def test_both_actions_mean_right_somewhere_and_always_the_same():
 
 def test_checker_and_bad_input():
     check_env(DeepSea(4))
-    with pytest.raises(ValueError, match="size=1 must be a whole number, 2 at least"):
+    with pytest.raises(ValueError, match="size=1 must be an integer >= 2"):
         DeepSea(1)

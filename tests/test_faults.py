@@ -144,11 +144,11 @@ def test_memory_by_hand():
     assert needed_memory(model) == {"n_envs, n_steps and the frame size:": 16 * frame, "batch_size:": batch}
     for error in (th.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("not enough memory: you tried")):
         sentence = describe(error, lambda: {"n_envs:": 2_500_000_000, "batch_size:": 40_000_000})
-        assert sentence == "the memory is full: lower one of what takes it (n_envs: about 2.5 GB, batch_size: about 0.04 GB)"
+        assert sentence == "the memory is full: lower one of these settings (n_envs: about 2.5 GB, batch_size: about 0.04 GB)"
 
 
 def test_other_faults_in_words():
-    assert describe(OSError(errno.ENOSPC, "No space left on device"), dict) == "the disk is full: make room"
+    assert describe(OSError(errno.ENOSPC, "No space left on device"), dict) == "the disk is full: free some space"
     for error in (EOFError(), BrokenPipeError(), ConnectionResetError()):
         assert describe(error, dict) == "an environment's worker process has died: look for its own message above"
     assert describe(KeyError("a bug"), dict) is None and describe(OSError(errno.ENOENT, "no such file"), dict) is None
@@ -212,5 +212,5 @@ def test_a_full_disk_ends_the_run_in_a_sentence(tmp_path, monkeypatch):
 
     monkeypatch.setattr("sb3_snd.checkpoints.save_whole", full)
     monkeypatch.setattr(sys, "argv", ["train.py", *command(tmp_path, step=999)])
-    with pytest.raises(SystemExit, match=r"after 16 steps the disk is full: make room; there is no checkpoint yet"):
+    with pytest.raises(SystemExit, match=r"after 16 steps the disk is full: free some space; there is no checkpoint yet"):
         zoo.train()

@@ -73,8 +73,8 @@ def test_arguments_are_divided(env_id, wrapper, env_kwargs, expected):
         (PONG, WRAPPER, {"n_envs": 3}, "n_envs=3 cannot be .*: use the hyperparameter n_envs instead"),
         (ALE_PONG, WRAPPER, {"frameskip": 4}, "frameskip=4 cannot be .*: use frame_skip instead"),
         (PONG, WRAPPER, {"max_num_frames_per_episode": 400}, "=400 cannot be .*: use max_episode_steps instead"),
-        (PONG, WRAPPER, {"num_threads": -1}, "num_threads=-1 must be a whole number, 0 at least"),
-        (COINRUN, None, {"num_threads": "all"}, "num_threads='all' must be a whole number"),
+        (PONG, WRAPPER, {"num_threads": -1}, "num_threads=-1 must be an integer >= 0"),
+        (COINRUN, None, {"num_threads": "all"}, "num_threads='all' must be an integer >= 0"),
     ],
 )
 def test_arguments_that_are_given_otherwise(env_id, wrapper, env_kwargs, message):

@@ -380,7 +380,7 @@ def test_gsde():
     ("kwargs", "message"),
     [
         (dict(snd="nope"), "Unknown target 'nope': choose one of 'v', 'std', 'vic', 'rnd'"),
-        (dict(snd_kwargs=dict(eta=-1)), "eta=-1 must be a number not below 0"),
+        (dict(snd_kwargs=dict(eta=-1)), "eta=-1 must be a non-negative number"),
         (dict(gamma=-0.1), r"gamma=-0.1 must lie in \[0, 1\]"),
         (dict(gamma_int=1.1), r"gamma_int=1.1 must lie in \[0, 1\]"),
         (dict(policy=PPO.policy_aliases["MlpPolicy"]), "needs a policy with one value per stream, not ActorCriticPolicy"),
