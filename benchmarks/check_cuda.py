@@ -13,7 +13,7 @@ import torch as th
 from schedules import NOT_OF_THE_MODEL, StillEnv, make_env, read_entry
 
 from sb3_snd import PPOSND
-from sb3_snd.graphs import can_record
+from sb3_snd.common.cuda_graphs import can_record
 
 ENV = "MontezumaRevengeNoFrameskip-v4"
 

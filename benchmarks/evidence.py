@@ -27,8 +27,8 @@ from evidence_pack import keep_model, machine, n_steps_of, pack, whole_lines
 from evidence_points import is_done, n_steps_kept, status, write_report
 from evidence_queue import Stage, read_queue
 
-from sb3_snd.checkpoints import StopRequest, checkpoints
-from sb3_snd.extras import require_or_exit
+from sb3_snd.common.extras import require_or_exit
+from sb3_snd.runs.checkpoints import StopRequest, checkpoints
 from sb3_snd.sweep.runs import last_line
 
 ROOT = Path(__file__).parent.parent

@@ -19,9 +19,9 @@ import torch as th
 from stable_baselines3.common.save_util import load_from_zip_file, save_to_zip_file
 from stable_baselines3.common.utils import get_device
 
-from sb3_snd.checkpoints import STATE, checkpoints
-from sb3_snd.hardware import resolve_precision
+from sb3_snd.common.precision import resolve_precision
 from sb3_snd.report.runs import episode_steps, read_columns, read_monitor
+from sb3_snd.runs.checkpoints import STATE, checkpoints
 
 LIMIT = 1_000_000  # bytes of a file above which it is thinned
 LINE = 64  # bytes of a line of a thinned monitor file, at most

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sb3_snd.extras import require_or_exit
+from sb3_snd.common.extras import require_or_exit
 
 ATARI = ("MontezumaRevenge", "Gravitar", "Venture", "PrivateEye", "Pitfall", "Solaris")
 PROCGEN = ("caveflyer", "coinrun", "jumper", "climber")

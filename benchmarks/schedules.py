@@ -25,15 +25,16 @@ from stable_baselines3.common.preprocessing import is_image_space, is_image_spac
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 
 from sb3_snd import PPOSND, SND
-from sb3_snd.buffers import StreamRolloutBuffer
-from sb3_snd.callbacks import StreamMonitor
+from sb3_snd.common.extras import require_or_exit
+from sb3_snd.common.memory import keep_freed_memory
+from sb3_snd.common.precision import resolve_precision
+from sb3_snd.common.type_aliases import Transitions
 from sb3_snd.envs import make_atari_env, make_procgen_env
-from sb3_snd.extras import require_or_exit
-from sb3_snd.frame_stacks import FrameStore, find_stack
-from sb3_snd.hardware import keep_freed_memory, resolve_precision
+from sb3_snd.ppo_snd.buffers import StreamRolloutBuffer
+from sb3_snd.ppo_snd.frame_stacks import FrameStore, find_stack
+from sb3_snd.ppo_snd.policies import SNDTrunk
+from sb3_snd.runs.monitor import StreamMonitor
 from sb3_snd.targets.std import STDTarget, infonce
-from sb3_snd.torch_layers import SNDTrunk
-from sb3_snd.type_aliases import Transitions
 
 require_or_exit("yaml", "zoo")
 

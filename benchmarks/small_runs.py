@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from sb3_snd.extras import require_or_exit
+from sb3_snd.common.extras import require_or_exit
 
 ROOT = Path(__file__).parent.parent
 KEYS = ["ppo", "ppo_rnd", "ppo_snd_v", "ppo_snd_std", "ppo_snd_vic"]

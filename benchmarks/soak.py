@@ -21,7 +21,7 @@ from pathlib import Path
 
 from report_study import resident_size
 
-from sb3_snd.extras import require_or_exit
+from sb3_snd.common.extras import require_or_exit
 
 ROOT = Path(__file__).parent.parent
 ENV_ID = "DeepSea-v0"

@@ -25,7 +25,7 @@ from typing import Any
 import torch as th
 from schedules import ALGO_KEYS, PHASES, SCHEDULES
 
-from sb3_snd.hardware import keep_freed_memory
+from sb3_snd.common.memory import keep_freed_memory
 
 PACKAGES = ("sb3-snd", "torch", "stable-baselines3", "ale-py", "gymnasium", "numpy")
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sb3_snd.extras import require_or_exit
-from sb3_snd.hardware import available_cpus
-from sb3_snd.plots import binned_scores, plot_comparison
+from sb3_snd.common.extras import require_or_exit
+from sb3_snd.common.processors import available_cpus
+from sb3_snd.runs.learning_curve import binned_scores, plot_comparison
 from sb3_snd.sweep.runs import finished
 
 ROOT = Path(__file__).parent.parent

@@ -3,7 +3,7 @@
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_snd import SNDCallback, VecIntrinsicReward
-from sb3_snd.extras import require_or_exit
+from sb3_snd.common.extras import require_or_exit
 
 require_or_exit("sb3_contrib", "zoo")
 

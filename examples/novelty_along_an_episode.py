@@ -7,7 +7,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_snd import PPOSND
-from sb3_snd.extras import require_or_exit
+from sb3_snd.common.extras import require_or_exit
 
 require_or_exit("matplotlib", "plots")
 

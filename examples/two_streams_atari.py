@@ -1,8 +1,8 @@
 """PPO with an extrinsic and an intrinsic stream on an Atari game, with the paper's settings at a smaller scale."""
 
 from sb3_snd import PPOSND
+from sb3_snd.common.extras import require_or_exit
 from sb3_snd.envs import make_atari_env
-from sb3_snd.extras import require_or_exit
 
 
 def main(total_timesteps: int = 100_000, n_envs: int = 16, n_steps: int = 128) -> PPOSND:

@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-import sb3_snd.extras  # before Stable-Baselines3
+import sb3_snd.common.extras  # before Stable-Baselines3
 
 # isort: split
 import sb3_snd.envs  # noqa: F401  # registers Gymnasium ids
-from sb3_snd.callbacks import SNDCallback
-from sb3_snd.eta_proposal import EtaProposal
-from sb3_snd.exploration import ExplorationLogger
+from sb3_snd.callbacks import EtaProposal, SNDCallback
 from sb3_snd.ppo_snd import PPOSND
-from sb3_snd.snd import SND
+from sb3_snd.rewards import SND
+from sb3_snd.runs.exploration_logger import ExplorationLogger
 from sb3_snd.wrappers import VecIntrinsicReward
 
 __version__ = (Path(__file__).parent / "version.txt").read_text().strip()

@@ -1,31 +1,25 @@
-"""``SNDCallback`` for unmodified SB3 algorithms, and ``StreamMonitor``, which writes both returns of each
-episode.
+"""``SNDCallback`` for unmodified SB3 algorithms, and ``EtaProposal``, which proposes a scale for the bonus.
 
 Knows SB3's callbacks and the wrapper, but no algorithm of its own.
 """
 
-import json
 import sys
-import time
 from pathlib import Path
 from types import FrameType
 
-import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import CSVOutputFormat
-from stable_baselines3.common.monitor import ResultsWriter
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecNormalize, unwrap_vec_normalize, unwrap_vec_wrapper
+from stable_baselines3.common.vec_env import unwrap_vec_normalize, unwrap_vec_wrapper
 from stable_baselines3.her import HerReplayBuffer
 
-from sb3_snd.arguments import NAME, PATH, VERBOSE, checked, whole
-from sb3_snd.replay_pairs import end_interrupted_episodes, sample_pairs
-from sb3_snd.snd import MINIBATCH
-from sb3_snd.type_aliases import EXTRINSIC_REWARD_KEY, INTRINSIC_REWARD_KEY
-from sb3_snd.wrappers import VecIntrinsicReward
+from sb3_snd.common.validation import NAME, PATH, VERBOSE, checked, positive, whole
+from sb3_snd.rewards.replay_pairs import end_interrupted_episodes, sample_pairs
+from sb3_snd.rewards.snd import MINIBATCH
+from sb3_snd.wrappers import PROPOSED_MEAN, VecIntrinsicReward
 
 ARGUMENTS = {"save_path": PATH, "save_freq": whole(0), "name_prefix": NAME, "restore": PATH, "verbose": VERBOSE}
+PROPOSAL_ARGUMENTS = {"n_rollouts": whole(1), "mean": positive(1)}
 
 
 class SNDCallback(BaseCallback):
@@ -177,119 +171,46 @@ class SNDCallback(BaseCallback):
             print(f"Saving SND to {path}")
 
 
-class ContinuedCSV(CSVOutputFormat):
+class EtaProposal(BaseCallback):
     """
-    Variant of SB3's CSV log that appends to an existing file instead of overwriting it.
+    End the training after some rollouts, and print the ``eta`` that would have given the intrinsic rewards of
+    the last one a certain mean. The rollouts before it let the nets learn: a fresh learner's novelty may be a
+    hundred times that of the same learner a little later.
 
-    :param filename: The file, which is created if it does not exist
-    """
+    Use it beside :class:`~sb3_snd.callbacks.SNDCallback`, or with ``PPOSND``.
 
-    def __init__(self, filename: str) -> None:
-        if not Path(filename).exists():
-            Path(filename).touch()
-        self.file = open(filename, "r+")  # noqa: SIM115
-        self.separator, self.quotechar = ",", '"'
-        self.keys = [key for key in self.file.readline().strip().split(",") if key]
-        self.file.seek(0, 2)
-
-
-class StreamMonitor(BaseCallback):
-    """
-    Write ``monitor.csv`` as SB3's ``Monitor`` does, with two more columns.
-
-    - ``r`` is the environment's own score.
-    - ``r_ext`` is the return of the rewards that the learner saw, before ``VecNormalize`` scaled them.
-    - ``r_int`` is the intrinsic return.
-    - ``l`` counts the agent's steps.
-
-    Values recorded by the logger are written to ``progress.csv`` in the same folder. They include
-    ``time/episodes``, the number of finished episodes, as in SB3's off-policy algorithms. It tells in which
-    rollout each episode ended.
-
-    :param folder: Existing folder of the run
-    :param env_id: Environment id for the file's header
-    :param append: Whether to append to existing files
+    :param n_rollouts: Number of rollouts; for off-policy algorithms, number of times that SND's nets are
+        trained
+    :param mean: Desired mean intrinsic reward. Rewards of 0.03 per step add up to an intrinsic return of 3 with
+        a discount factor of 0.99
+    :raises ValueError: for a value out of its range, or, when training begins, if the environment has no
+        intrinsic reward
     """
 
-    def __init__(self, folder: str | Path, env_id: str, append: bool = False) -> None:
+    def __init__(self, n_rollouts: int = 5, mean: float = PROPOSED_MEAN) -> None:
+        plain = checked({"n_rollouts": n_rollouts, "mean": mean}, PROPOSAL_ARGUMENTS)
         super().__init__()
-        self.folder = Path(folder)
-        self.env_id = env_id
-        self.append = append
-        self._returns = np.zeros((0, 2))
-        self._lengths = np.zeros(0, dtype=np.int64)
-        self._start = 0.0
-        self._n_episodes = 0  # number of episodes in the file
-        self._normalizer: VecNormalize | None = None  # normalises extrinsic rewards, below the intrinsic reward
-        self._writer: ResultsWriter | None = None
-        self._progress: CSVOutputFormat | None = None
+        self.n_rollouts, self.mean = plain["n_rollouts"], plain["mean"]
+        #: the proposal, once it has been made; None if novelty is 0
+        self.eta: float | None = None
+        self._wrapper: VecIntrinsicReward | None = None
+        self._n_before = 0
 
-    def _on_training_start(self) -> None:
+    def _init_callback(self) -> None:
         assert self.model.env is not None
-        wrapper = unwrap_vec_wrapper(self.model.env, VecIntrinsicReward)
-        self._normalizer = unwrap_vec_normalize(self.model.env if wrapper is None else wrapper.venv)
-        if self._writer is None or self._progress is None:  # training may be continued
-            n_envs = self.training_env.num_envs
-            if len(self._lengths) != n_envs:  # otherwise a checkpoint has restored those of unfinished episodes
-                self._returns, self._lengths = np.zeros((n_envs, 2)), np.zeros(n_envs, dtype=np.int64)
-            monitor, progress = self.folder / "monitor.csv", self.folder / "progress.csv"
-            goes_on = self.append and monitor.exists()
-            if goes_on:
-                with open(monitor) as file:
-                    self._start = json.loads(file.readline()[1:])["t_start"]
-            else:
-                self._start = time.time()
-            self._writer = ResultsWriter(
-                str(monitor),
-                header={"t_start": self._start, "env_id": self.env_id},
-                extra_keys=("r_ext", "r_int"),
-                override_existing=not goes_on,
-            )
-            self._progress = ContinuedCSV(str(progress)) if goes_on else CSVOutputFormat(str(progress))
-            self._count_episodes()
-        if self._progress not in self.logger.output_formats:
-            self.logger.output_formats.append(self._progress)
+        self._wrapper = unwrap_vec_wrapper(self.model.env, VecIntrinsicReward)
+        if self._wrapper is None:
+            raise ValueError("EtaProposal found no intrinsic reward: use PPOSND, or VecIntrinsicReward with SNDCallback.")
+        self._n_before = self._wrapper.n_rollouts
 
     def _on_step(self) -> bool:
-        infos = self.locals["infos"]
-        if infos and EXTRINSIC_REWARD_KEY in infos[0]:
-            rewards = np.array([(info[EXTRINSIC_REWARD_KEY], info[INTRINSIC_REWARD_KEY]) for info in infos])
+        assert self._wrapper is not None
+        if self._wrapper.n_rollouts - self._n_before < self.n_rollouts:
+            return True
+        proposed = self._wrapper.proposed_eta
+        if proposed is None:
+            print("EtaProposal: novelty is 0, so no eta gives an intrinsic reward: choose another target.")
         else:
-            rewards = np.stack([self.locals["rewards"].reshape(-1), np.zeros(len(infos))], axis=1)
-        if self._normalizer is not None:
-            rewards[:, 0] = self._normalizer.get_original_reward()
-        self._returns += rewards  # (n_envs, 2)
-        self._lengths += 1
-        for idx in np.flatnonzero(self.locals["dones"]):
-            extrinsic, intrinsic = self._returns[idx]
-            assert self._writer is not None
-            self._writer.write_row(
-                {
-                    "r": float(infos[idx].get("episode", {"r": extrinsic})["r"]),
-                    "l": int(self._lengths[idx]),
-                    "t": round(time.time() - self._start, 6),
-                    "r_ext": round(extrinsic, 6),
-                    "r_int": round(intrinsic, 6),
-                }
-            )
-            self._returns[idx], self._lengths[idx] = 0, 0
-            self._n_episodes += 1
-        return True
-
-    def _on_rollout_end(self) -> None:
-        self.logger.record("time/episodes", self._n_episodes, exclude="tensorboard")
-
-    def on_logs_cut(self) -> None:
-        """Move to the new end of both files, which were truncated while they were open."""
-        for file in (self._writer and self._writer.file_handler, self._progress and self._progress.file):
-            if file:
-                file.seek(0, 2)
-        self._count_episodes()
-
-    def _count_episodes(self) -> None:
-        with open(self.folder / "monitor.csv", "rb") as file:
-            self._n_episodes = sum(1 for _ in file) - 2  # except the header and the column names
-
-    def on_new_episodes(self) -> None:
-        """Forget the unfinished episodes, which a checkpoint could not restore."""
-        self._returns[:], self._lengths[:] = 0, 0
+            self.eta = proposed * self.mean / PROPOSED_MEAN
+            print(f"EtaProposal: eta={self.eta:.2g} gives intrinsic rewards of {self.mean:g} on average.")
+        return False

@@ -10,8 +10,8 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
-from sb3_snd.extras import require
-from sb3_snd.ppo_snd import PPOSND
+from sb3_snd.common.extras import require
+from sb3_snd.ppo_snd.ppo_snd import PPOSND
 
 require("rl_zoo3", "zoo")
 

@@ -15,11 +15,12 @@ from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_snd.checkpoints import RunCheckpoint, StopRequest, find_checkpoint, find_normalizer, load_run, save_whole
-from sb3_snd.extras import require
-from sb3_snd.faults import NonFiniteError, describe, needed_memory
+from sb3_snd.common.check_nan import NonFiniteError
+from sb3_snd.common.extras import require
 from sb3_snd.hyperparams_opt import SearchManager, evaluated
-from sb3_snd.run_files import forget_events, written_whole
+from sb3_snd.runs.checkpoints import RunCheckpoint, StopRequest, find_checkpoint, find_normalizer, load_run, save_whole
+from sb3_snd.runs.fault_messages import describe, needed_memory
+from sb3_snd.runs.log_files import forget_events, written_whole
 
 require("rl_zoo3", "zoo")
 

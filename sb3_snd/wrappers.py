@@ -16,12 +16,13 @@ from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, is_vecenv_wrapped
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from sb3_snd.arguments import WEIGHT, checked, one_of, scheduled
-from sb3_snd.faults import check_rewards
-from sb3_snd.preprocessing import map_obs
-from sb3_snd.snd import SND, check_snd_kwargs
+from sb3_snd.common.check_nan import check_rewards
+from sb3_snd.common.preprocessing import map_obs
+from sb3_snd.common.type_aliases import EXTRINSIC_REWARD_KEY, INTRINSIC_REWARD_KEY
+from sb3_snd.common.validation import WEIGHT, checked, one_of, scheduled
+from sb3_snd.rewards.rollout import Rollout
+from sb3_snd.rewards.snd import SND, check_snd_kwargs
 from sb3_snd.targets import Target
-from sb3_snd.type_aliases import EXTRINSIC_REWARD_KEY, INTRINSIC_REWARD_KEY, Rollout
 
 ARGUMENTS = {"ext_coef": scheduled(WEIGHT), "int_coef": scheduled(WEIGHT), "rewards": one_of("combined", "streams")}
 RETURN_DISCOUNT = 0.99  # discount factor of the sums by whose standard deviation norm_reward=True divides novelty

@@ -23,24 +23,24 @@ from stable_baselines3.common.monitor import LoadMonitorResultsError
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_snd.extras import require, require_or_exit
+from sb3_snd.common.extras import require, require_or_exit
 
 if __name__ == "__main__":  # before the imports that need rl_zoo3
     require_or_exit("rl_zoo3", "zoo")
 
 # isort: split
-from sb3_snd.callbacks import StreamMonitor
-from sb3_snd.checkpoints import StopRequest, normalizer_folder
+from sb3_snd.common.memory import keep_freed_memory
 from sb3_snd.envs import as_ordinary, make_atari_env, make_procgen_env, require_package
 from sb3_snd.envs.ordinary import ATARI_WRAPPER, with_defaults
-from sb3_snd.hardware import keep_freed_memory
 from sb3_snd.hyperparams_opt import convert_ppo_snd_params, sample_ppo_snd_params
-from sb3_snd.plots import plot_learning_curve
-from sb3_snd.ppo_arguments import check_discount
-from sb3_snd.ppo_snd import PPOSND
-from sb3_snd.record import VecNoveltyStrip, VecVideoFile
+from sb3_snd.ppo_snd.ppo_snd import PPOSND
+from sb3_snd.ppo_snd.validation import check_discount
 from sb3_snd.resumable import ResumableManager
-from sb3_snd.snd import SND
+from sb3_snd.rewards.snd import SND
+from sb3_snd.runs.checkpoints import StopRequest, normalizer_folder
+from sb3_snd.runs.learning_curve import plot_learning_curve
+from sb3_snd.runs.monitor import StreamMonitor
+from sb3_snd.runs.video import VecNoveltyStrip, VecVideoFile
 
 require("rl_zoo3", "zoo")
 

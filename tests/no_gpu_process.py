@@ -24,10 +24,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
-from sb3_snd import PPOSND, SND, faults, graphs, ppo_snd
-from sb3_snd import snd as snd_module
-from sb3_snd.frame_stacks import FrameUploader
-from sb3_snd.policies import CnnPolicy, StreamActorCriticPolicy
+from sb3_snd import PPOSND, SND
+from sb3_snd.common import check_nan, cuda_graphs
+from sb3_snd.ppo_snd import ppo_snd
+from sb3_snd.ppo_snd.frame_stacks import FrameUploader
+from sb3_snd.ppo_snd.policies import CnnPolicy, StreamActorCriticPolicy
+from sb3_snd.rewards import snd as snd_module
 from sb3_snd.targets import TARGETS, VICTarget
 
 GPU = th.device("privateuseone:0")
@@ -112,11 +114,11 @@ class Recorder:
         return replay
 
     def patches(self):
-        yield unittest.mock.patch.object(graphs, "can_record", lambda device: device == GPU)
-        yield unittest.mock.patch.object(graphs, "make_stream", lambda _: None)
-        yield unittest.mock.patch.object(graphs, "warm_up", lambda function, inputs, _: function(*inputs))
-        yield unittest.mock.patch.object(graphs, "record", self.record)
-        yield unittest.mock.patch.object(faults, "is_recording", lambda: Host.recording)
+        yield unittest.mock.patch.object(cuda_graphs, "can_record", lambda device: device == GPU)
+        yield unittest.mock.patch.object(cuda_graphs, "make_stream", lambda _: None)
+        yield unittest.mock.patch.object(cuda_graphs, "warm_up", lambda function, inputs, _: function(*inputs))
+        yield unittest.mock.patch.object(cuda_graphs, "record", self.record)
+        yield unittest.mock.patch.object(check_nan, "is_recording", lambda: Host.recording)
 
 
 def made_there(cls):

@@ -6,7 +6,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 
-from sb3_snd.buffers import StreamRolloutBuffer
+from sb3_snd.ppo_snd.buffers import StreamRolloutBuffer
 
 pytestmark = pytest.mark.numbers
 

@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMoni
 from stable_baselines3.her import HerReplayBuffer
 
 from sb3_snd import PPOSND, SND, EtaProposal, SNDCallback, VecIntrinsicReward
-from sb3_snd.callbacks import StreamMonitor
+from sb3_snd.runs.monitor import StreamMonitor
 
 
 def counting(n_envs=2, **kwargs):

@@ -22,12 +22,13 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sb3_snd import PPOSND, ExplorationLogger, SNDCallback, VecIntrinsicReward, checkpoints, run_files, zoo
-from sb3_snd.callbacks import StreamMonitor
-from sb3_snd.checkpoints import RunCheckpoint, StopRequest, find_checkpoint, flaw, load_run, save_whole
-from sb3_snd.env_state import get_env_state, set_env_state
-from sb3_snd.faults import NonFiniteError
-from sb3_snd.run_files import forget_events, written_whole
+from sb3_snd import PPOSND, ExplorationLogger, SNDCallback, VecIntrinsicReward, zoo
+from sb3_snd.common.check_nan import NonFiniteError
+from sb3_snd.runs import checkpoints, log_files
+from sb3_snd.runs.checkpoints import RunCheckpoint, StopRequest, find_checkpoint, flaw, load_run, save_whole
+from sb3_snd.runs.env_state import get_env_state, set_env_state
+from sb3_snd.runs.log_files import forget_events, written_whole
+from sb3_snd.runs.monitor import StreamMonitor
 
 IDENTITY = {"algo": "some", "environment": "DeepSea-v0", "seed": 5}
 SIZES = dict(n_steps=16, batch_size=32, n_epochs=2, seed=5, device="cpu")
@@ -191,7 +192,7 @@ def test_twenty_kills_at_any_moment(tmp_path):
         if part < 5:
             zipfile.ZipFile.open = dies
         else:
-            run_files.os.replace = dies
+            log_files.os.replace = dies
         train(tmp_path / "killed", total=total)
 
     for index in range(10):
@@ -384,7 +385,7 @@ def test_a_disk_that_is_full_costs_no_checkpoint(tmp_path, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_files.os, "fsync", full)
+    monkeypatch.setattr(log_files.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         save_whole(PPO("MlpPolicy", "CartPole-v1", device="cpu"), next(tmp_path.rglob("rl_model_128_steps.zip")))
     assert {path.name: path.read_bytes() for path in tmp_path.rglob("rl_model_*.zip")} == before

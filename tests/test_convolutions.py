@@ -9,10 +9,12 @@ import torch as th
 from gymnasium import spaces
 from torch import nn
 
-from sb3_snd import SND, convolutions
-from sb3_snd.faults import NonFiniteError
+from sb3_snd import SND
+from sb3_snd.common import convolutions
+from sb3_snd.common.check_nan import NonFiniteError
+from sb3_snd.common.precision import Encoder, set_precision
+from sb3_snd.common.torch_layers import encoder, snd_convs
 from sb3_snd.targets import TARGETS
-from sb3_snd.torch_layers import Encoder, encoder, set_precision, snd_convs
 
 SHAPE = (3, 36, 36)
 FLOATS = spaces.Box(0.0, 1.0, SHAPE, np.float32)

@@ -10,7 +10,7 @@ from fakes import CountingEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper
 
 from sb3_snd import VecIntrinsicReward
-from sb3_snd.env_state import get_env_state, plain_state, set_env_state, set_plain_state
+from sb3_snd.runs.env_state import get_env_state, plain_state, set_env_state, set_plain_state
 
 Pair = namedtuple("Pair", ("first", "second"))
 

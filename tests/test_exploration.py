@@ -15,9 +15,10 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecNormalize
 
-from sb3_snd import PPOSND, ExplorationLogger, SNDCallback, VecIntrinsicReward, exploration
+from sb3_snd import PPOSND, ExplorationLogger, SNDCallback, VecIntrinsicReward
 from sb3_snd.envs import AtariVecEnv, AtariWrapper, find_places, make_atari_env, make_procgen_env
 from sb3_snd.envs.places import coarse_position
+from sb3_snd.runs import exploration_logger
 from sb3_snd.targets import Target
 
 
@@ -271,8 +272,8 @@ def test_collapsed_features_warn_once(tmp_path):
 
 
 def test_off_policy(tmp_path, monkeypatch):
-    monkeypatch.setattr(exploration, "N_STATES", 64)
-    monkeypatch.setattr(exploration, "PERIOD", 640)
+    monkeypatch.setattr(exploration_logger, "N_STATES", 64)
+    monkeypatch.setattr(exploration_logger, "PERIOD", 640)
     env = VecIntrinsicReward(places_env(5, 3), "vic", snd_kwargs={"features_dim": 8})
     model = DQN("MlpPolicy", env, learning_starts=10, device="cpu", seed=0)
     rows = learn(model, tmp_path, 1000, [SNDCallback(), ExplorationLogger()])

@@ -17,8 +17,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_snd import PPOSND, SNDCallback, VecIntrinsicReward, zoo
-from sb3_snd.checkpoints import RunCheckpoint, find_checkpoint
-from sb3_snd.faults import NonFiniteError, check_rewards, describe, needed_memory
+from sb3_snd.common.check_nan import NonFiniteError, check_rewards
+from sb3_snd.runs.checkpoints import RunCheckpoint, find_checkpoint
+from sb3_snd.runs.fault_messages import describe, needed_memory
 from sb3_snd.targets import Target
 
 ROOT = Path(__file__).parent.parent
@@ -210,7 +211,7 @@ def test_a_full_disk_ends_the_run_in_a_sentence(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("sb3_snd.checkpoints.save_whole", full)
+    monkeypatch.setattr("sb3_snd.runs.checkpoints.save_whole", full)
     monkeypatch.setattr(sys, "argv", ["train.py", *command(tmp_path, step=999)])
     with pytest.raises(SystemExit, match=r"after 16 steps the disk is full: free some space; there is no checkpoint yet"):
         zoo.train()

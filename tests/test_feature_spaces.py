@@ -5,7 +5,7 @@ import math
 import pytest
 import torch as th
 
-from sb3_snd.feature_spaces import effective_rank, spectrum
+from sb3_snd.common.effective_rank import effective_rank, spectrum
 
 pytestmark = pytest.mark.numbers
 

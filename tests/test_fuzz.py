@@ -21,10 +21,11 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 
-from sb3_snd import PPOSND, SND, SNDCallback, VecIntrinsicReward, torch_layers
+from sb3_snd import PPOSND, SND, SNDCallback, VecIntrinsicReward
+from sb3_snd.common import torch_layers
+from sb3_snd.common.check_nan import NonFiniteError
 from sb3_snd.envs import make_atari_env, make_procgen_env
 from sb3_snd.envs.deep_sea import DeepSea
-from sb3_snd.faults import NonFiniteError
 
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci")
 FUZZ = PROFILE == "fuzz"

@@ -16,13 +16,14 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from sb3_snd import PPOSND, SND, faults, graphs
-from sb3_snd.faults import NonFiniteError
-from sb3_snd.graphs import MAX_SHAPES, WARM_UP, Replay
-from sb3_snd.policies import CnnPolicy
-from sb3_snd.ppo_snd import PPO
+from sb3_snd import PPOSND, SND
+from sb3_snd.common import check_nan, cuda_graphs
+from sb3_snd.common.check_nan import NonFiniteError
+from sb3_snd.common.cuda_graphs import MAX_SHAPES, WARM_UP, Replay
+from sb3_snd.ppo_snd.policies import CnnPolicy
+from sb3_snd.ppo_snd.ppo_snd import PPO
+from sb3_snd.rewards.rollout import Rollout
 from sb3_snd.targets import TARGETS
-from sb3_snd.type_aliases import Rollout
 
 pytestmark = [pytest.mark.numbers, pytest.mark.filterwarnings("ignore:cuda_graphs=True")]
 IMAGES = dict(n_steps=8, batch_size=8, n_epochs=2, seed=0, device="cpu", precision="float32")
@@ -41,15 +42,15 @@ def recordings(monkeypatch):
             return results[0]
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(faults, "is_recording", lambda: True)
+            patch.setattr(check_nan, "is_recording", lambda: True)
             traced = make_fx(once)(*inputs)  # which executes it, as a real recording would not
         recorded.append(traced)
         return th.no_grad()(lambda: results.pop() if results else traced(*inputs))
 
-    monkeypatch.setattr(graphs, "can_record", lambda _: True)
-    monkeypatch.setattr(graphs, "make_stream", lambda _: None)
-    monkeypatch.setattr(graphs, "warm_up", lambda function, inputs, _: function(*inputs))
-    monkeypatch.setattr(graphs, "record", record)
+    monkeypatch.setattr(cuda_graphs, "can_record", lambda _: True)
+    monkeypatch.setattr(cuda_graphs, "make_stream", lambda _: None)
+    monkeypatch.setattr(cuda_graphs, "warm_up", lambda function, inputs, _: function(*inputs))
+    monkeypatch.setattr(cuda_graphs, "record", record)
     return recorded
 
 
@@ -123,7 +124,7 @@ def test_what_has_moved_is_recorded_anew(recordings):
 
 def test_what_cannot_be_recorded_runs_as_it_is_and_says_so_once(recordings, monkeypatch):
     probed = []
-    monkeypatch.setattr(graphs, "check_random_numbers", probed.append)
+    monkeypatch.setattr(cuda_graphs, "check_random_numbers", probed.append)
     replay = Replay(lambda numbers: (numbers * numbers.sum().item(),), list)
     for _ in range(WARM_UP):
         replay(th.ones(2))
@@ -140,7 +141,7 @@ def test_where_a_failed_recording_left_the_device_unfit_one_sentence_says_what_t
     def unfit(_):
         raise RuntimeError("Offset increment outside graph capture encountered unexpectedly.")
 
-    monkeypatch.setattr(graphs, "check_random_numbers", unfit)
+    monkeypatch.setattr(cuda_graphs, "check_random_numbers", unfit)
     replay = Replay(lambda numbers: (numbers * numbers.sum().item(),), list)
     for _ in range(WARM_UP):
         replay(th.ones(2))
@@ -214,7 +215,7 @@ def test_recorded_updates_are_the_same(snd, recordings, monkeypatch):
     )
     recorded = train(True, **settings)
     assert len(recordings) == (2 if snd is None else 3)  # acting, both updates
-    monkeypatch.setattr(graphs, "can_record", lambda _: False)
+    monkeypatch.setattr(cuda_graphs, "can_record", lambda _: False)
     plain = train(True, **settings)
     assert_same(plain.before, parameters(recorded), parameters(plain))
     th.testing.assert_close(statistics(recorded), statistics(plain))
@@ -250,7 +251,7 @@ def test_changed_settings_are_recorded_anew(recordings):
     for records in (True, False):
         with pytest.MonkeyPatch.context() as patch:
             if not records:
-                patch.setattr(graphs, "can_record", lambda _: False)
+                patch.setattr(cuda_graphs, "can_record", lambda _: False)
             model = PPOSND("CnnPolicy", image_env(), snd=None, cuda_graphs=True, **IMAGES)
             models.append(prepared(model).learn(4 * 8 * 4, callback=Annealing()))
     assert len(recordings) == 3  # acting, and the update twice
@@ -338,14 +339,14 @@ def test_nets_that_a_recorded_update_has_poisoned_are_told_by_one_that_is_not():
 
 
 def no_recording(patch):
-    patch.setattr(graphs, "can_record", lambda _: False)
+    patch.setattr(cuda_graphs, "can_record", lambda _: False)
 
 
 def failing_recording(patch):
     def record(*_):
         raise RuntimeError("no")
 
-    patch.setattr(graphs, "record", record)
+    patch.setattr(cuda_graphs, "record", record)
 
 
 class Sgd(th.optim.SGD):
@@ -365,10 +366,10 @@ def test_where_nothing_is_recorded_a_gradient_that_overflows_changes_nothing(why
         why(monkeypatch)
     elif why == "not fused":
         if part == "snd":
-            monkeypatch.setattr("sb3_snd.snd.th.optim.Adam", Sgd)
+            monkeypatch.setattr("sb3_snd.rewards.snd.th.optim.Adam", Sgd)
         kwargs["policy_kwargs"] = dict(optimizer_class=Sgd)
     else:
-        monkeypatch.setattr(graphs, "WARM_UP", 99)
+        monkeypatch.setattr(cuda_graphs, "WARM_UP", 99)
     model = make_cusp(part, **kwargs)
     error, same = overflow(model, part)
     owner = {"policy": "PPO", "snd": "SND"}[part]

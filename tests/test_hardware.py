@@ -5,10 +5,11 @@ import sys
 import pytest
 import torch as th
 
-from sb3_snd import hardware
+from sb3_snd.common import processors
+from sb3_snd.common.precision import resolve_precision
+from sb3_snd.common.processors import available_cpus, available_threads
 from sb3_snd.envs import AtariVecEnv
 from sb3_snd.envs.procgen import ProcgenVecEnv
-from sb3_snd.hardware import available_cpus, available_threads, resolve_precision
 
 CPU, CUDA = th.device("cpu"), th.device("cuda")
 
@@ -38,7 +39,7 @@ def test_other_devices_and_formats():
 
 MEMORY = """
 import torch as th
-from sb3_snd.hardware import keep_freed_memory, return_freed_memory
+from sb3_snd.common.precision import keep_freed_memory, return_freed_memory
 
 def resident():
     return int(open("/proc/self/status").read().split("VmRSS:")[1].split()[0]) // 1024  # MiB
@@ -115,7 +116,7 @@ V1 = "12:cpuset:/\n4:cpu,cpuacct:/docker/abc\n1:name=systemd:/\n0::/\n"
 )
 def test_quotas_of_both_versions_of_cgroups(files, expected, tmp_path):
     write_files(tmp_path, files)
-    assert list(hardware._cpu_quotas(tmp_path)) == expected
+    assert list(processors._cpu_quotas(tmp_path)) == expected
 
 
 @pytest.mark.parametrize(
@@ -134,7 +135,7 @@ def test_quotas_of_both_versions_of_cgroups(files, expected, tmp_path):
 def test_affinity_quota_and_omp_num_threads(quotas, omp, cpus, threads, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(10, 16)), raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    monkeypatch.setattr(hardware, "_cpu_quotas", lambda: iter(quotas))
+    monkeypatch.setattr(processors, "_cpu_quotas", lambda: iter(quotas))
     if omp is None:
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     else:
@@ -145,7 +146,7 @@ def test_affinity_quota_and_omp_num_threads(quotas, omp, cpus, threads, monkeypa
 def test_where_there_is_no_affinity(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 5)
-    monkeypatch.setattr(hardware, "_cpu_quotas", lambda: iter(()))
+    monkeypatch.setattr(processors, "_cpu_quotas", lambda: iter(()))
     assert available_cpus() == 5
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert available_cpus() == 1

@@ -7,8 +7,8 @@ import pytest
 import torch as th
 from stable_baselines3.common.running_mean_std import RunningMeanStd as SB3RunningMeanStd
 
-from sb3_snd.augmentations import add_noise, drop_tiles
-from sb3_snd.running_stats import RunningMeanStd
+from sb3_snd.common.running_stats import RunningMeanStd
+from sb3_snd.targets.augmentations import add_noise, drop_tiles
 from sb3_snd.targets.base import masked_mse
 from sb3_snd.targets.std import SpatialInfoNCE, STDTarget, infonce, logit_norm
 from sb3_snd.targets.v import contrastive_loss, draw_pairs

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 
 from sb3_snd import zoo
-from sb3_snd.plots import binned_scores, plot_comparison
+from sb3_snd.runs.learning_curve import binned_scores, plot_comparison
 
 HEADER = '#{"t_start": 0.0, "env_id": "None"}\nr,l,t\n'
 

@@ -5,7 +5,7 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-from sb3_snd.policies import CnnPolicy, MlpPolicy
+from sb3_snd.ppo_snd.policies import CnnPolicy, MlpPolicy
 
 pytestmark = pytest.mark.numbers
 

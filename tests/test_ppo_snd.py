@@ -18,7 +18,7 @@ from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecTransposeImage
 
 from sb3_snd import PPOSND, SND, VecIntrinsicReward
-from sb3_snd.policies import CnnPolicy, MlpPolicy
+from sb3_snd.ppo_snd.policies import CnnPolicy, MlpPolicy
 from sb3_snd.targets import TARGETS
 
 GOLDEN = Path(__file__).parent / "golden"

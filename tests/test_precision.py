@@ -8,10 +8,10 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecTransposeImage
 
 from sb3_snd import PPOSND, SND, VecIntrinsicReward
+from sb3_snd.common.precision import Encoder, set_precision
 from sb3_snd.envs import make_atari_env
+from sb3_snd.rewards.rollout import Rollout
 from sb3_snd.targets import TARGETS
-from sb3_snd.torch_layers import Encoder, set_precision
-from sb3_snd.type_aliases import Rollout
 
 SIZES = dict(n_steps=16, batch_size=16, n_epochs=2, device="cpu")
 FRAME = spaces.Box(0, 255, (1, 96, 96), np.uint8)

@@ -5,7 +5,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 
-from sb3_snd.preprocessing import FrameReader, map_obs
+from sb3_snd.common.preprocessing import FrameReader, map_obs
 
 CPU = th.device("cpu")
 

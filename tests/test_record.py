@@ -7,7 +7,7 @@ import torch as th
 from fakes import CountingEnv
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_snd.record import STRIP_COLOUR, VecNoveltyStrip, VecVideoFile
+from sb3_snd.runs.video import STRIP_COLOUR, VecNoveltyStrip, VecVideoFile
 
 
 class Rendered(CountingEnv):

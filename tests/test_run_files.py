@@ -7,16 +7,16 @@ import stat
 import pytest
 from stable_baselines3 import PPO
 
-from sb3_snd import run_files
-from sb3_snd.checkpoints import RunCheckpoint, save_whole
-from sb3_snd.run_files import cut_logs, forget_events, log_sizes, remove_unfinished, written_whole
+from sb3_snd.runs import log_files
+from sb3_snd.runs.checkpoints import RunCheckpoint, save_whole
+from sb3_snd.runs.log_files import cut_logs, forget_events, log_sizes, remove_unfinished, written_whole
 
 
 def killed_while(writing):
     """In a process of its own, which ends at the moment of renaming. :return: the signal that ended it"""
     pid = os.fork()
     if pid == 0:
-        run_files.os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        log_files.os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
         try:
             writing()
         finally:
@@ -63,7 +63,7 @@ def refuse_folders(monkeypatch):
             raise PermissionError(13, "Permission denied", str(path))
         return original(path, *args, **kwargs)
 
-    monkeypatch.setattr(run_files.os, "open", refusing)
+    monkeypatch.setattr(log_files.os, "open", refusing)
 
 
 def test_a_system_that_opens_no_folder(tmp_path, monkeypatch):
@@ -83,7 +83,7 @@ def test_a_file_system_that_forces_no_folder_to_the_disk(tmp_path, monkeypatch):
             raise OSError(22, "Invalid argument")
         original(descriptor)
 
-    monkeypatch.setattr(run_files.os, "fsync", refusing)
+    monkeypatch.setattr(log_files.os, "fsync", refusing)
     with written_whole(tmp_path / "file") as file:
         file.write(b"whole")
     assert (tmp_path / "file").read_bytes() == b"whole"
@@ -105,7 +105,7 @@ def test_files_that_somebody_has_open_on_windows(tmp_path, monkeypatch):
         raise PermissionError(13, "The process cannot access the file because it is being used by another process")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_files.os, "truncate", refuse)
+        patch.setattr(log_files.os, "truncate", refuse)
         patch.setattr(type(tmp_path), "unlink", refuse)
         cut_logs(tmp_path, sizes)
         forget_events(tmp_path)
@@ -125,7 +125,7 @@ def test_logs_on_another_drive(tmp_path, monkeypatch):
     def refuse(*_):
         raise ValueError("path is on mount 'D:', start on mount 'C:'")
 
-    monkeypatch.setattr(run_files.os.path, "relpath", refuse)
+    monkeypatch.setattr(log_files.os.path, "relpath", refuse)
     sizes = log_sizes(tmp_path / "run", str(tmp_path / "tb"))
     events.write_text("123456789")
     cut_logs(tmp_path / "run", sizes)

@@ -8,8 +8,8 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd as SB3Runni
 from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_snd import SND
+from sb3_snd.rewards.rollout import Rollout
 from sb3_snd.targets import TARGETS, Target
-from sb3_snd.type_aliases import Rollout
 
 pytestmark = pytest.mark.numbers
 

@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_snd import PPOSND, run_files, zoo
 from sb3_snd.analyze.__main__ import main as analyze
-from sb3_snd.checkpoints import RunCheckpoint, StopRequest, find_normalizer
+from sb3_snd.runs.checkpoints import RunCheckpoint, StopRequest, find_normalizer
 
 N_ENVS, ROLLOUT = 4, 64
 ENTRY = dict(n_timesteps=512, policy="MlpPolicy", n_envs=N_ENVS, n_steps=16, batch_size=32, n_epochs=1, normalize=True)

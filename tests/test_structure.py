@@ -6,45 +6,19 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "sb3_snd"
-ROOMS = (
-    "type_aliases",
-    "extras",
-    "arguments",
-    "hardware",
-    "graphs",
-    "faults",
-    "preprocessing",
-    "frame_stacks",
-    "running_stats",
-    "feature_spaces",
-    "convolutions",
-    "torch_layers",
-    "augmentations",
-    "targets",
-    "snd",
-    "wrappers",
-    "replay_pairs",
-    "callbacks",
-    "eta_proposal",
-    "env_state",
-    "run_files",
-    "checkpoints",
-    "buffers",
-    "policies",
-    "device_update",
-    "ppo_arguments",
-    "ppo_snd",
-    "record",
-    "plots",
-    "report",
-    "envs",
-    "exploration",
-    "hyperparams_opt",
-    "resumable",
-    "zoo",
-    "sweep",
-    "analyze",
+FLOORS = (
+    {"common"},
+    {"targets", "envs"},
+    {"rewards"},
+    {"wrappers"},
+    {"callbacks", "ppo_snd"},
+    {"policies", "runs"},
+    {"hyperparams_opt"},
+    {"resumable"},
+    {"zoo", "report"},
+    {"sweep", "analyze"},
 )
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -52,23 +26,44 @@ def room(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported_rooms(path):
+def imported_modules(path):
     for node in ast.walk(ast.parse(path.read_text())):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"relative import in {path}"
-            names = [node.module]
-        yield from (name.split(".")[1] for name in names if name and name.startswith("sb3_snd."))
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        yield from (name for name in names if name and name.startswith("sb3_snd."))
+
+
+def imported_rooms(path):
+    names = (name.split(".")[1] for name in imported_modules(path))
+    yield from (name for name in names if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").exists())
 
 
 def test_every_file_has_a_room():
-    assert {room(path) for path in FILES} == {*ROOMS, "__init__"}
+    assert {room(path) for path in FILES} == {*FLOOR, "__init__"}
 
 
-def test_imports_never_point_down():
-    edges = [(room(path), other) for path in FILES for other in imported_rooms(path) if room(path) != "__init__"]
-    assert ("ppo_snd", "snd") in edges
-    assert [edge for edge in edges if ROOMS.index(edge[1]) > ROOMS.index(edge[0])] == []
+def test_a_room_imports_only_from_itself_and_from_lower_floors():
+    edges = {(room(path), other) for path in FILES for other in imported_rooms(path) if room(path) != "__init__"}
+    assert ("ppo_snd", "rewards") in edges
+    assert [(a, b) for a, b in sorted(edges) if a != b and FLOOR[b] >= FLOOR[a]] == []
+
+
+def test_what_is_common_serves_two_rooms_at_least():
+    """Directly, or through other common files."""
+    users = {}
+    for path in FILES:
+        for module in imported_modules(path):
+            users.setdefault(module, set()).add(path)
+
+    def rooms_of(path, seen):
+        name = ".".join(("sb3_snd", *path.relative_to(PACKAGE).with_suffix("").parts))
+        for user in users.get(name, set()) - seen:
+            yield from rooms_of(user, {*seen, user}) if room(user) == "common" else [room(user)]
+
+    common = [path for path in FILES if room(path) == "common" and path.name != "__init__.py"]
+    assert {path.name: rooms for path in common if len(rooms := {*rooms_of(path, {path})}) < 2} == {}
 
 
 def test_every_file_says_what_it_knows():

@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env import VecMonitor, is_vecenv_wrapped
 from sb3_snd import PPOSND, envs, zoo
 from sb3_snd.analyze.__main__ import analyze
 from sb3_snd.envs import AtariVecEnv, ProcgenEnv, ProcgenVecEnv, VecPositiveReward, VecSignReward
-from sb3_snd.policies import CnnPolicy
+from sb3_snd.ppo_snd.policies import CnnPolicy
 
 ATARI = [f"{game}NoFrameskip-v4" for game in ("MontezumaRevenge", "Gravitar", "Venture", "PrivateEye", "Pitfall", "Solaris")]
 PROCGEN = [f"procgen-{game}-v0" for game in ("caveflyer", "coinrun", "jumper", "climber")]
@@ -141,7 +141,7 @@ def test_small_tasks_are_the_same_for_every_model(key, env_id, tmp_path):
 
 
 def test_entries_of_the_two_baselines_differ_in_what_names_the_algorithm():
-    policies = {"sb3_snd.policies.CnnPolicy": {"policy": "CnnPolicy", "precision": "auto"}, "MlpPolicy": {}}
+    policies = {"sb3_snd.ppo_snd.policies.CnnPolicy": {"policy": "CnnPolicy", "precision": "auto"}, "MlpPolicy": {}}
     stock = entries("ppo")
     assert entries("ppo_baseline") == {
         env_id: {**entry, "snd": None, **policies[entry["policy"]]} for env_id, entry in stock.items()

@@ -19,8 +19,8 @@ from sb3_snd.analyze import figures, tables
 from sb3_snd.analyze.models import Model, choose_collector, load_models, make_env, names
 from sb3_snd.analyze.spaces import measure, row
 from sb3_snd.analyze.states import States, collect, make_views
+from sb3_snd.common.extras import require
 from sb3_snd.envs import find_places
-from sb3_snd.extras import require
 from sb3_snd.report.tables import write_csv
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from sb3_snd.analyze.spaces import Space, correlation, flat_map, highest_peaks, pair_distances
 from sb3_snd.analyze.states import States
-from sb3_snd.extras import require
-from sb3_snd.feature_spaces import spectrum
+from sb3_snd.common.effective_rank import spectrum
+from sb3_snd.common.extras import require
 
 #: file name of a picture without extension -> caption
 CAPTIONS = {

@@ -15,13 +15,13 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from sb3_snd.checkpoints import normalizer_folder
 from sb3_snd.envs import require_package
-from sb3_snd.ppo_snd import PPOSND
+from sb3_snd.ppo_snd.ppo_snd import PPOSND
 from sb3_snd.report import published
 from sb3_snd.report.runs import Run, read_run
 from sb3_snd.report.tables import last_reward
-from sb3_snd.snd import SND
+from sb3_snd.rewards.snd import SND
+from sb3_snd.runs.checkpoints import normalizer_folder
 
 
 class Model(NamedTuple):

@@ -10,9 +10,9 @@ import numpy as np
 import torch as th
 
 from sb3_snd.analyze.states import States
-from sb3_snd.extras import require
-from sb3_snd.feature_spaces import effective_rank, spectrum
-from sb3_snd.snd import SND
+from sb3_snd.common.effective_rank import effective_rank, spectrum
+from sb3_snd.common.extras import require
+from sb3_snd.rewards.snd import SND
 
 BATCH = 512
 PERCENTILES = (25, 50, 75, 95)  # percentiles of the spectrum, as in the paper

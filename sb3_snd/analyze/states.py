@@ -13,8 +13,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize, is_vecenv_wrapped, unwrap_vec_normalize
 
 from sb3_snd.analyze.models import Model
-from sb3_snd.extras import require
-from sb3_snd.snd import SND
+from sb3_snd.common.extras import require
+from sb3_snd.rewards.snd import SND
 
 View = Callable[[Any], th.Tensor]  # converts observations of the environment to input of the networks, on the CPU
 

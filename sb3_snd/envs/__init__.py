@@ -6,12 +6,12 @@ Game names may appear here. Must not know any network, novelty or algorithm.
 
 import re
 
+from sb3_snd.common.extras import require
 from sb3_snd.envs import deep_sea  # noqa: F401  # registers DeepSea-v0
 from sb3_snd.envs.atari import AtariVecEnv, AtariWrapper, VecPositiveReward, VecSignReward, make_atari_env
 from sb3_snd.envs.ordinary import as_ordinary
 from sb3_snd.envs.places import find_places
 from sb3_snd.envs.procgen import ProcgenEnv, ProcgenVecEnv, make_procgen_env
-from sb3_snd.extras import require
 
 #: pattern of an id -> package that registers the id, and the extra that installs the package
 PACKAGES = {r"ALE/|\w+NoFrameskip-v": ("ale_py", "atari"), "MiniGrid-": ("minigrid", "minigrid")}

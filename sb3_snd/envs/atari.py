@@ -17,12 +17,12 @@ from gymnasium.wrappers import AtariPreprocessing, TimeLimit, TransformReward
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from sb3_snd.arguments import SHARE, checked, one_of, whole
+from sb3_snd.common.extras import require
+from sb3_snd.common.preprocessing import MIN_FRAME_SIZE
+from sb3_snd.common.processors import available_threads
+from sb3_snd.common.validation import SHARE, checked, one_of, whole
 from sb3_snd.envs import native
 from sb3_snd.envs.native import NativeVecEnv, find_spec
-from sb3_snd.extras import require
-from sb3_snd.hardware import available_threads
-from sb3_snd.preprocessing import MIN_FRAME_SIZE
 
 #: game -> index of the byte, among the console's 128, that contains the room number. Montezuma's Revenge, Private Eye and
 #: Venture: Anand et al., Unsupervised state representation learning in Atari, arXiv 1906.08226
@@ -75,7 +75,7 @@ class AtariVecEnv(NativeVecEnv):
     :param max_episode_steps: Number of agent steps after which an episode is truncated
     :param repeat_action_probability: Probability per raw frame that the emulator repeats the last action
     :param num_threads: Number of C++ threads; 0 for the number that
-        :func:`~sb3_snd.hardware.available_threads` returns
+        :func:`~sb3_snd.common.precision.available_threads` returns
     """
 
     remedy = f"{NativeVecEnv.remedy} with wrapper_class=AtariWrapper"

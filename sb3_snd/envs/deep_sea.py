@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from sb3_snd.arguments import checked, whole
+from sb3_snd.common.validation import checked, whole
 
 LARGEST_SIZE = 1000  # observations then have a million entries
 MAPPING_SEED = 42  # seed of the action mapping

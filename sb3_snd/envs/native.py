@@ -14,7 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
-from sb3_snd.arguments import SEED, whole
+from sb3_snd.common.validation import SEED, whole
 
 #: arguments of all functions that make native vector environments
 ARGUMENTS = {

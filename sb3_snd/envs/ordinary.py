@@ -11,7 +11,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from sb3_snd.arguments import checked, default_of
+from sb3_snd.common.validation import checked, default_of
 from sb3_snd.envs import native
 from sb3_snd.envs.atari import AtariVecEnv, AtariWrapper
 from sb3_snd.envs.procgen import ENTRY_POINT

@@ -14,11 +14,11 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
-from sb3_snd.arguments import SHARE, checked, one_of
+from sb3_snd.common.processors import available_threads
+from sb3_snd.common.validation import SHARE, checked, one_of
 from sb3_snd.envs import native
 from sb3_snd.envs.native import NativeVecEnv, find_spec
 from sb3_snd.envs.procgen_engine import GAMES, agent_position, check_options, engine_class, time_limit
-from sb3_snd.hardware import available_threads
 
 ENTRY_POINT = "sb3_snd.envs:ProcgenEnv"
 N_ACTIONS = 15
@@ -53,7 +53,7 @@ class ProcgenVecEnv(NativeVecEnv):
     :param random_action_probability: Probability per step that a uniformly random action replaces the given
         one
     :param num_threads: Number of C++ threads; 0 for the number that
-        :func:`~sb3_snd.hardware.available_threads` returns
+        :func:`~sb3_snd.common.precision.available_threads` returns
     :param render_mode: None or ``"rgb_array"``, which renders pictures of 512x512 pixels
     :param engine_options: Other options of ``procgen.ProcgenGym3Env``, such as ``num_levels`` or
         ``use_backgrounds``

@@ -10,7 +10,7 @@ import struct
 import sys
 from typing import Any
 
-from sb3_snd.extras import require
+from sb3_snd.common.extras import require
 
 GAMES = (
     *("bigfish", "bossfight", "caveflyer", "chaser", "climber", "coinrun", "dodgeball", "fruitbot"),

@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from sb3_snd.extras import require
+from sb3_snd.common.extras import require
 from sb3_snd.report import figures, tables
 from sb3_snd.report.runs import REWARD, SCORE, Run, Skipped, find_folders, read_runs
 

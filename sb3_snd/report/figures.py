@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_snd.extras import require
+from sb3_snd.common.extras import require
 from sb3_snd.report import published
 from sb3_snd.report.runs import REWARD, SCORE, Run
 

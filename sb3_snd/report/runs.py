@@ -13,8 +13,8 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from sb3_snd.extras import require
-from sb3_snd.hardware import available_cpus
+from sb3_snd.common.extras import require
+from sb3_snd.common.processors import available_cpus
 
 REWARD, SCORE = 0, 1  # columns of a curve: the learner's rewards, and the environment's own
 COLUMNS = ("r", "l", "t", "r_ext", "n", "steps")  # columns of a monitor file
@@ -89,7 +89,7 @@ def read_runs(folders: list[Path], n_jobs: int | None = None) -> Iterator[Run | 
     Read runs in parallel.
 
     :param folders: Folders from :func:`find_folders`
-    :param n_jobs: Number of processes; :func:`~sb3_snd.hardware.available_cpus` by default
+    :param n_jobs: Number of processes; :func:`~sb3_snd.common.precision.available_cpus` by default
     :return: the runs, or why a folder cannot be read, one after the other in the order of ``folders``
     :raises ImportError: if pandas is missing; the message names the extra
     """

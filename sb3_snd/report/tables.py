@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sb3_snd.extras import require
+from sb3_snd.common.extras import require
 from sb3_snd.report import published
 from sb3_snd.report.runs import REWARD, Run, Skipped
 

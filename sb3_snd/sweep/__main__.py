@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sb3_snd.extras import require
+from sb3_snd.common.extras import require
 from sb3_snd.sweep.display import shown
 from sb3_snd.sweep.runs import Run, train_command
 from sb3_snd.sweep.scheduler import Scheduler, Share, Status, check_share, connected

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from sb3_snd.extras import require
+from sb3_snd.common.extras import require
 from sb3_snd.sweep.scheduler import TRIES, Status
 
 ORDER = ("running", "stopping", "failed", "stopped", "waiting", "done")  # the table is cut off at the end of the terminal

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sb3_snd.extras import require
-from sb3_snd.hardware import available_cpus
+from sb3_snd.common.extras import require
+from sb3_snd.common.processors import available_cpus
 from sb3_snd.sweep import process
 from sb3_snd.sweep.runs import Progress, Run, finished, last_line, read_progress
 

@@ -10,9 +10,9 @@ from typing import ClassVar
 import torch as th
 from torch import nn
 
-from sb3_snd.arguments import WIDEST, checked, or_none, whole
-from sb3_snd.torch_layers import Conv, encoder, learner, orthogonal_
-from sb3_snd.type_aliases import Transitions
+from sb3_snd.common.torch_layers import Conv, encoder, learner, orthogonal_
+from sb3_snd.common.type_aliases import Transitions
+from sb3_snd.common.validation import WIDEST, checked, or_none, whole
 
 
 class Target(nn.Module, ABC):

@@ -10,8 +10,8 @@ from typing import Any
 import torch as th
 from torch import nn
 
+from sb3_snd.common.type_aliases import Transitions
 from sb3_snd.targets.base import Target
-from sb3_snd.type_aliases import Transitions
 
 BATCH = 8
 STEPS = 2

@@ -8,10 +8,10 @@ standard deviation. Novelty is half the summed squared error and is not normalis
 import torch as th
 from torch import nn
 
-from sb3_snd.running_stats import RunningMeanStd
+from sb3_snd.common.running_stats import RunningMeanStd
+from sb3_snd.common.torch_layers import Conv
+from sb3_snd.common.type_aliases import Transitions
 from sb3_snd.targets.base import Target, masked_mse
-from sb3_snd.torch_layers import Conv
-from sb3_snd.type_aliases import Transitions
 
 DISTILLED_SHARE = 0.25  # share of the (sample, feature) entries that are distilled
 

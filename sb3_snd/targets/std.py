@@ -12,10 +12,10 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
-from sb3_snd.arguments import WIDEST, checked, or_none, whole
+from sb3_snd.common.torch_layers import orthogonal_
+from sb3_snd.common.type_aliases import Transitions
+from sb3_snd.common.validation import WIDEST, checked, or_none, whole
 from sb3_snd.targets.vic import VICTarget
-from sb3_snd.torch_layers import orthogonal_
-from sb3_snd.type_aliases import Transitions
 
 REGULARISATION = 1e-4
 # On a CPU at most so many logits are computed at a time, so that they stay in its cache. More are never kept

@@ -11,12 +11,12 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
-from sb3_snd.arguments import FLAG, SHARE, checked
-from sb3_snd.augmentations import add_noise, drop_tiles
-from sb3_snd.running_stats import RunningMeanStd
+from sb3_snd.common.running_stats import RunningMeanStd
+from sb3_snd.common.torch_layers import Conv
+from sb3_snd.common.type_aliases import Transitions
+from sb3_snd.common.validation import FLAG, SHARE, checked
+from sb3_snd.targets.augmentations import add_noise, drop_tiles
 from sb3_snd.targets.base import Target, masked_mse
-from sb3_snd.torch_layers import Conv
-from sb3_snd.type_aliases import Transitions
 
 DISTILLED_SHARE = 0.25  # share of the (sample, feature) entries that are distilled
 PAIRS_PER_SAMPLE = 1 / 8

@@ -9,10 +9,10 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
-from sb3_snd.arguments import WIDEST, checked, whole
+from sb3_snd.common.torch_layers import snd_convs
+from sb3_snd.common.type_aliases import Transitions
+from sb3_snd.common.validation import WIDEST, checked, whole
 from sb3_snd.targets.base import Target
-from sb3_snd.torch_layers import snd_convs
-from sb3_snd.type_aliases import Transitions
 
 COVARIANCE_WEIGHT = 1 / 25
 WIDTHS = {"target_width": whole(1, WIDEST), "learner_width": whole(1, WIDEST)}

@@ -3,8 +3,8 @@
 Knows only shapes and names, but no network, environment or algorithm.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch as th
 
@@ -14,19 +14,6 @@ STREAM_NAMES = ("ext", "int")
 # Keys that ``VecIntrinsicReward`` adds to every info of a training environment.
 EXTRINSIC_REWARD_KEY = "extrinsic_reward"
 INTRINSIC_REWARD_KEY = "intrinsic_reward"
-
-
-class Rollout(NamedTuple):
-    """
-    One rollout for the training of SND's nets: ``T`` steps of ``N`` environments, in time order.
-
-    The successor of row ``t * N + n`` (step ``t`` of environment ``n``) is row ``(t + 1) * N + n``. For the
-    last step it is the last observation. If the episode ended, it is the terminal observation.
-    """
-
-    observations: Any  # (T, N, *obs_shape), an array, a tensor, or a dict of these
-    last_observation: Any  # (N, *obs_shape)
-    terminal_observations: Mapping[int, Any]  # row -> (*obs_shape)
 
 
 class Transitions(NamedTuple):

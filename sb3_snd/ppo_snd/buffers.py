@@ -14,9 +14,9 @@ from stable_baselines3.common.preprocessing import get_obs_shape
 from stable_baselines3.common.type_aliases import RolloutBufferSamples, TensorDict
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_snd.frame_stacks import FrameStore
-from sb3_snd.preprocessing import map_obs
-from sb3_snd.type_aliases import Rollout
+from sb3_snd.common.preprocessing import map_obs
+from sb3_snd.ppo_snd.frame_stacks import FrameStore
+from sb3_snd.rewards.rollout import Rollout
 
 
 class StreamRolloutBuffer(RolloutBuffer):
@@ -84,7 +84,7 @@ class StreamRolloutBuffer(RolloutBuffer):
         """
         Store each frame of stacked observations only once. Observations that are already stored are lost.
 
-        :param n_stack: Number of frames in an observation, see :func:`~sb3_snd.frame_stacks.find_stack`
+        :param n_stack: Number of frames in an observation, see :func:`~sb3_snd.ppo_snd.frame_stacks.find_stack`
         """
         if n_stack != self.n_stack:
             self.n_stack = n_stack

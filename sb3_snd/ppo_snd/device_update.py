@@ -15,10 +15,10 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.utils import explained_variance
 from torch.nn import functional as F
 
-from sb3_snd.buffers import StreamRolloutBuffer
-from sb3_snd.faults import check_gradients, check_terms
-from sb3_snd.graphs import Replay, Tensors, optimizer_state, recorded_updates, unchecked_distributions
-from sb3_snd.preprocessing import map_obs
+from sb3_snd.common.check_nan import check_gradients, check_terms
+from sb3_snd.common.cuda_graphs import Replay, Tensors, optimizer_state, recorded_updates, unchecked_distributions
+from sb3_snd.common.preprocessing import map_obs
+from sb3_snd.ppo_snd.buffers import StreamRolloutBuffer
 
 TERMS = ("entropy_loss", "policy_gradient_loss", "value_loss", "approx_kl", "clip_fraction", "loss")
 READ = (*TERMS, "gradient_norm")  # gradient_norm is not logged

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sb3_snd.extras import require
+from sb3_snd.common.extras import require
 
 
 def plot_learning_curve(folder: Path) -> Path:

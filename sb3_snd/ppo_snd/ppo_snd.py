@@ -27,20 +27,28 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule, explained_variance, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_snd.arguments import checked
-from sb3_snd.buffers import StreamRolloutBuffer
-from sb3_snd.device_update import DeviceUpdate
-from sb3_snd.faults import check_gradients, check_terms
-from sb3_snd.frame_stacks import FrameUploader, find_stack
-from sb3_snd.graphs import Replay, Tensors, can_record, unchecked_distributions
-from sb3_snd.hardware import check_device, keep_freed_memory, resolve_precision, return_freed_memory
-from sb3_snd.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, StreamActorCriticPolicy, check_policy_kwargs
-from sb3_snd.ppo_arguments import ARGUMENTS, check_buffer, check_policy, check_sizes, check_unwrapped, find_env
-from sb3_snd.preprocessing import FrameReader, map_obs
-from sb3_snd.snd import SND, check_rollout, check_snd_kwargs
+from sb3_snd.common.check_nan import check_gradients, check_terms
+from sb3_snd.common.cuda_graphs import Replay, Tensors, can_record, unchecked_distributions
+from sb3_snd.common.memory import keep_freed_memory, return_freed_memory
+from sb3_snd.common.precision import match_layout, resolve_precision, set_precision
+from sb3_snd.common.preprocessing import FrameReader, map_obs
+from sb3_snd.common.type_aliases import STREAM_NAMES
+from sb3_snd.common.validation import check_device, checked
+from sb3_snd.ppo_snd.buffers import StreamRolloutBuffer
+from sb3_snd.ppo_snd.device_update import DeviceUpdate
+from sb3_snd.ppo_snd.frame_stacks import FrameUploader, find_stack
+from sb3_snd.ppo_snd.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, StreamActorCriticPolicy
+from sb3_snd.ppo_snd.validation import (
+    ARGUMENTS,
+    check_buffer,
+    check_policy,
+    check_policy_kwargs,
+    check_sizes,
+    check_unwrapped,
+    find_env,
+)
+from sb3_snd.rewards.snd import SND, check_rollout, check_snd_kwargs
 from sb3_snd.targets import Target
-from sb3_snd.torch_layers import match_layout, set_precision
-from sb3_snd.type_aliases import STREAM_NAMES
 from sb3_snd.wrappers import VecIntrinsicReward
 
 SelfPPOSND = TypeVar("SelfPPOSND", bound="PPOSND")
@@ -74,7 +82,7 @@ class PPOSND(PPO):
     :param vf_coef: Weight of the value loss, which is a mean over both streams: 1.0 here equals 0.5 times the
         sum of both losses
     :param precision: Number format in which the convolutions of the paper's nets compute: ``"auto"``,
-        ``"bfloat16"`` or ``"float32"``, see :func:`~sb3_snd.hardware.resolve_precision`. The default is
+        ``"bfloat16"`` or ``"float32"``, see :func:`~sb3_snd.common.precision.resolve_precision`. The default is
         ``"auto"``, or ``"float32"`` without SND, as in PPO
     :param cuda_graphs: Whether to record acting and both updates once as CUDA graphs and replay them. This
         needs CUDA and a fused optimiser, which all nets have except plain PPO's for vectors. The algorithm is

@@ -17,15 +17,26 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import FloatSchedule, get_device, update_learning_rate
 from torch import nn
 
-from sb3_snd.arguments import FLAG, LARGEST, MOST_EPOCHS, checked, not_negative, or_none, positive, scheduled, whole
-from sb3_snd.faults import check_gradients, check_terms, gradient_norm
-from sb3_snd.graphs import Replay, Tensors, optimizer_state, recorded_updates
-from sb3_snd.hardware import PRECISION, check_device, resolve_precision
-from sb3_snd.preprocessing import FrameReader, map_obs
-from sb3_snd.running_stats import RunningMeanStd
+from sb3_snd.common.check_nan import check_gradients, check_terms, gradient_norm
+from sb3_snd.common.cuda_graphs import Replay, Tensors, optimizer_state, recorded_updates
+from sb3_snd.common.precision import PRECISION, match_layout, resolve_precision, set_precision
+from sb3_snd.common.preprocessing import FrameReader, map_obs
+from sb3_snd.common.running_stats import RunningMeanStd
+from sb3_snd.common.type_aliases import Transitions
+from sb3_snd.common.validation import (
+    FLAG,
+    LARGEST,
+    MOST_EPOCHS,
+    check_device,
+    checked,
+    not_negative,
+    or_none,
+    positive,
+    scheduled,
+    whole,
+)
+from sb3_snd.rewards.rollout import Rollout
 from sb3_snd.targets import TARGETS, Target
-from sb3_snd.torch_layers import match_layout, set_precision
-from sb3_snd.type_aliases import Rollout, Transitions
 
 VECTOR_CLIP = 5.0  # normalised vector observations are clamped to this many standard deviations
 MINIBATCH = 512  # minibatch size in the paper
@@ -83,7 +94,7 @@ class SND(nn.Module):
         a fresh learner's novelty is about a hundred times a trained one's. It is at least 0.2 times the mean of
         the sums, see ``LEAST_SPREAD``
     :param precision: Number format in which the encoders of images compute, see
-        :func:`~sb3_snd.hardware.resolve_precision`; ``"float32"`` by default. Losses and the difference that
+        :func:`~sb3_snd.common.precision.resolve_precision`; ``"float32"`` by default. Losses and the difference that
         gives novelty are always float32. ``"auto"`` keeps the encoders of vectors, which are small, in float32
     :param target_kwargs: Further arguments of the target model (``features_dim``, ``target_width``, ...)
     :raises ValueError: for an unknown target, an unknown argument, a value out of its range, or an observation

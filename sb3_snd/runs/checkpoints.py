@@ -23,10 +23,10 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize, unwrap_vec_wrapper
 
-from sb3_snd.env_state import get_env_state, plain_state, set_env_state, set_plain_state
-from sb3_snd.faults import NonFiniteError
-from sb3_snd.run_files import cut_logs, get_random_state, log_sizes, remove_unfinished, set_random_state, written_whole
-from sb3_snd.snd import SND, UNREADABLE
+from sb3_snd.common.check_nan import NonFiniteError
+from sb3_snd.rewards.snd import SND, UNREADABLE
+from sb3_snd.runs.env_state import get_env_state, plain_state, set_env_state, set_plain_state
+from sb3_snd.runs.log_files import cut_logs, get_random_state, log_sizes, remove_unfinished, set_random_state, written_whole
 from sb3_snd.wrappers import VecIntrinsicReward
 
 TENSORS = ".pth"  # suffix of SB3's zip entries for networks and optimisers
@@ -116,7 +116,7 @@ class RunCheckpoint(BaseCallback):
     contains:
 
     - the model as SB3 saves it;
-    - the state of wrappers, and of environments if :func:`~sb3_snd.env_state.get_env_state` can save it;
+    - the state of wrappers, and of environments if :func:`~sb3_snd.runs.env_state.get_env_state` can save it;
     - counters and best scores of the other callbacks;
     - values that the logger has not written yet, and the lengths of log files;
     - the states of all random generators (Python, numpy, PyTorch on CPU and CUDA).

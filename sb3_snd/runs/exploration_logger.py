@@ -12,9 +12,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import unwrap_vec_wrapper
 
+from sb3_snd.common.effective_rank import effective_rank, spectrum
 from sb3_snd.envs import AtariVecEnv, ProcgenVecEnv, find_places
 from sb3_snd.envs.atari import ROOM_BYTES
-from sb3_snd.feature_spaces import effective_rank, spectrum
 from sb3_snd.wrappers import VecIntrinsicReward
 
 N_STATES = 1024  # number of states whose features are examined
@@ -31,7 +31,7 @@ class ExplorationLogger(BaseCallback):
     - ``places_per_episode``: number of distinct places in an episode, mean since the last log;
     - ``places_per_episode_max``: the largest number so far;
     - ``effective_rank``: effective rank of the target's features
-      (:func:`sb3_snd.feature_spaces.effective_rank`) on about a thousand states of the rollout;
+      (:func:`sb3_snd.common.effective_rank.effective_rank`) on about a thousand states of the rollout;
     - ``feature_std``: standard deviation of these features, averaged over features.
 
     A place is a room, a state of a grid or a coarse position, see :func:`sb3_snd.envs.find_places`. The last

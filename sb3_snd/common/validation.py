@@ -11,6 +11,8 @@ from collections.abc import Callable, Container, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch as th
+from stable_baselines3.common.utils import get_device
 
 LARGEST = 1e18  # an integer of this size still fits into PyTorch's 64 bits
 LARGEST_WEIGHT = 1e6  # largest weight of a loss or a reward, since their squares are summed in float32
@@ -207,3 +209,18 @@ def _arguments(cls: type) -> list[str]:
         if all(each.kind is not each.VAR_KEYWORD for each in parameters):
             break
     return list(dict.fromkeys(names))
+
+
+def check_device(device: Any) -> None:
+    """
+    Check that PyTorch can compute on a device.
+
+    :param device: Value of an argument ``device``; as in SB3, ``"cuda"`` means the CPU if there is no GPU
+    :raises ValueError: if PyTorch cannot compute there
+    """
+    try:
+        usable = isinstance(device, (str, th.device)) and th.zeros(1, device=get_device(device)).item() == 0
+    except (RuntimeError, ImportError, AssertionError, ValueError):
+        usable = False
+    if not usable:
+        raise ValueError(f"device={device!r} must be 'auto', 'cpu', 'cuda' or another device that PyTorch supports here.")

@@ -10,7 +10,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecVideoRecorder
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
-from sb3_snd.snd import SND
+from sb3_snd.rewards.snd import SND
 
 STRIP_SHARE = 1 / 6  # height of the strip relative to the height of the frame
 STRIP_COLOUR = (255, 196, 0)

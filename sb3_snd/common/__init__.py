@@ -1,0 +1,1 @@
+"""What at least two of the other wings stand on."""
