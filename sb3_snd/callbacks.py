@@ -14,9 +14,10 @@ from stable_baselines3.common.vec_env import unwrap_vec_normalize, unwrap_vec_wr
 from stable_baselines3.her import HerReplayBuffer
 
 from sb3_snd.common.validation import NAME, PATH, VERBOSE, checked, positive, whole
-from sb3_snd.rewards.replay_pairs import end_interrupted_episodes, sample_pairs
-from sb3_snd.rewards.snd import MINIBATCH
-from sb3_snd.wrappers import PROPOSED_MEAN, VecIntrinsicReward
+from sb3_snd.rewards.replay import end_interrupted_episodes, sample_transitions
+from sb3_snd.rewards.rollout import check_rollout
+from sb3_snd.rewards.training import MINIBATCH, RewardTrainer
+from sb3_snd.wrappers import PROPOSED_MEAN, VecIntrinsicReward, VecRewardStreams
 
 ARGUMENTS = {"save_path": PATH, "save_freq": whole(0), "name_prefix": NAME, "restore": PATH, "verbose": VERBOSE}
 PROPOSAL_ARGUMENTS = {"n_rollouts": whole(1), "mean": positive(1)}
@@ -74,12 +75,10 @@ class SNDCallback(BaseCallback):
         if wrapper is None:
             raise ValueError("SNDCallback found no intrinsic reward: wrap the environment in VecIntrinsicReward first.")
         name = type(self.model).__name__
-        if wrapper.rewards == "streams" and hasattr(self.model, "snd"):
+        if isinstance(wrapper, VecRewardStreams):
             raise ValueError(f"{name} trains its own SND: remove SNDCallback, or use it with an unmodified algorithm.")
-        if wrapper.rewards == "streams":
-            raise ValueError(f"rewards='streams' is for PPOSND, but {name} needs one reward: use rewards='combined'.")
         if isinstance(self.model, OnPolicyAlgorithm):
-            wrapper.snd.minibatch_size(self.model.n_steps * self.model.n_envs)
+            check_rollout(self.model.n_steps * self.model.n_envs)
         elif not isinstance(self.model, OffPolicyAlgorithm):
             raise ValueError(
                 f"SNDCallback trains from a rollout buffer or replay buffer, and {name} never fills one:"
@@ -125,7 +124,7 @@ class SNDCallback(BaseCallback):
     def _on_rollout_start(self) -> None:
         assert self.wrapper is not None
         self._set_progress()
-        if isinstance(self.model, OnPolicyAlgorithm):
+        if isinstance(self.model, OnPolicyAlgorithm) and self.snd.trainer is not None:
             self.wrapper.start_recording(self.model.n_steps)
 
     def _on_step(self) -> bool:
@@ -136,18 +135,24 @@ class SNDCallback(BaseCallback):
     def _on_rollout_end(self) -> None:
         assert self.wrapper is not None
         self._set_progress()
-        if isinstance(self.model, OnPolicyAlgorithm):
-            self._log(self.snd.train_on_rollout(self.wrapper.pop_rollout()))
-            return
-        self._untrained += self.snd.n_epochs * (self.num_timesteps - self._seen)
+        trainer = self.snd.trainer
+        if trainer is None:
+            self._log({})
+        elif isinstance(self.model, OnPolicyAlgorithm):
+            self._log(trainer.train_on_rollout(self.wrapper.pop_rollout()))
+        else:
+            self._train_from_replay_buffer(trainer)
+
+    def _train_from_replay_buffer(self, trainer: RewardTrainer) -> None:
+        self._untrained += trainer.n_epochs * (self.num_timesteps - self._seen)
         self._seen = self.num_timesteps
-        batch_size = self.snd.batch_size or MINIBATCH
-        assert isinstance(self.model, OffPolicyAlgorithm) and self.model.replay_buffer is not None
+        batch_size = trainer.batch_size or MINIBATCH
+        assert isinstance(self.model, OffPolicyAlgorithm)
         while self._untrained >= batch_size:
             self._untrained -= batch_size
-            pairs = sample_pairs(self.model.replay_buffer, batch_size)
-            if pairs is not None:
-                self._log(self.snd.train_on_pairs(*pairs))
+            transitions = sample_transitions(self.model, batch_size)
+            if transitions is not None:
+                self._log(trainer.train_on_batch(self.snd.transitions(*transitions)))
 
     def _log(self, losses: dict[str, float]) -> None:
         assert self.wrapper is not None

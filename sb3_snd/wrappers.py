@@ -1,13 +1,14 @@
-"""``VecIntrinsicReward``: computes the novelty of s_t while the environments step.
+"""``VecIntrinsicReward``: asks a reward for the bonus of each step, and adds it to the environment's reward.
 
-Knows environments and asks an ``SND`` for novelty, but never trains one.
+Knows environments, and the time and truth of a step: which successor is the true one, and when an episode begins. It
+never trains a reward.
 """
 
 import inspect
 import sys
 import warnings
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -19,13 +20,13 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from sb3_snd.common.check_nan import check_rewards
 from sb3_snd.common.preprocessing import map_obs
 from sb3_snd.common.type_aliases import EXTRINSIC_REWARD_KEY, INTRINSIC_REWARD_KEY
-from sb3_snd.common.validation import WEIGHT, checked, one_of, scheduled
-from sb3_snd.rewards.rollout import Rollout
-from sb3_snd.rewards.snd import SND, check_snd_kwargs
+from sb3_snd.common.validation import WEIGHT, checked, scheduled
+from sb3_snd.rewards.base import IntrinsicReward
+from sb3_snd.rewards.make import check_snd_kwargs, make_reward
+from sb3_snd.rewards.rollout import Rollout, Step
 from sb3_snd.targets import Target
 
-ARGUMENTS = {"ext_coef": scheduled(WEIGHT), "int_coef": scheduled(WEIGHT), "rewards": one_of("combined", "streams")}
-RETURN_DISCOUNT = 0.99  # discount factor of the sums by whose standard deviation norm_reward=True divides novelty
+ARGUMENTS = {"ext_coef": scheduled(WEIGHT), "int_coef": scheduled(WEIGHT)}
 MOST_CLIPPED = 0.9  # if a larger share of a rollout's intrinsic rewards is at the limit, they are uninformative
 MOST_SEEN = 1024  # number of steps whose statistics are kept before they are summed up
 LEAST_SHARE = 1e-4  # a mean intrinsic reward below this share of the mean absolute extrinsic one has no effect
@@ -36,7 +37,8 @@ PROPOSED_MEAN = 0.03
 
 class VecIntrinsicReward(VecEnvWrapper):
     """
-    Add an intrinsic reward: the novelty of the state in which the action was taken (arXiv 2302.11563, eq. 3).
+    Add an intrinsic reward. With an ``SND`` this is the novelty of the state in which the action was taken (arXiv
+    2302.11563, eq. 3).
 
     It is added only while ``training`` is True. ``SNDCallback`` and ``PPOSND`` set ``training`` for as long as
     they learn. Otherwise, and so in every evaluation environment, rewards are unchanged. Every info holds both
@@ -47,46 +49,49 @@ class VecIntrinsicReward(VecEnvWrapper):
     effect.
 
     :param venv: The environment to wrap
-    :param snd: Name of a target in ``sb3_snd.targets.TARGETS``, a subclass of ``Target``, or an ``SND``
-    :param snd_kwargs: Arguments of ``SND``, if ``snd`` is not one yet; here ``precision`` is ``"auto"`` by
+    :param snd: Name of a target in ``sb3_snd.targets.TARGETS``, a subclass of ``Target`` or of
+        ``IntrinsicReward``, or an intrinsic reward such as an ``SND``
+    :param snd_kwargs: Arguments of ``SND``, if ``snd`` is not a reward yet; here ``precision`` is ``"auto"`` by
         default
     :param ext_coef: Weight of the extrinsic reward in the combined one, or a function of the remaining training
         progress, which falls from 1 to 0
     :param int_coef: Weight of the intrinsic reward in the combined one, or such a function
-    :param rewards: ``"combined"``: ``ext_coef * extrinsic + int_coef * intrinsic``, ``(n_envs,)``, for any
-        algorithm; ``"streams"``: both rewards without weights, ``(n_envs, 2)``, for ``PPOSND``
-    :param device: PyTorch device of the nets, if ``snd`` is not an ``SND`` yet
-    :raises ValueError: for an unknown mode, invalid arguments of ``SND``, an ``SND`` made for other
-        observations, or an environment that already has an intrinsic reward
+    :param device: PyTorch device of the nets, if ``snd`` is not a reward yet
+    :raises ValueError: for invalid arguments of ``SND``, a reward made for other observations, or an environment
+        that already has an intrinsic reward
     """
 
     #: attributes that a checkpoint between two rollouts does not need
-    transient = ("_training", "_learn_call", "_recording", "_terminal_frames", "_intrinsic")
+    transient = (
+        "_training",
+        "_learn_call",
+        "_recording",
+        "_recorded_actions",
+        "_terminal_frames",
+        "_intrinsic",
+        "_step",
+        "terminal_observations",
+    )
 
     def __init__(
         self,
         venv: VecEnv,
-        snd: str | type[Target] | SND = "vic",
+        snd: str | type[Target] | type[IntrinsicReward] | IntrinsicReward = "vic",
         snd_kwargs: dict[str, Any] | None = None,
         ext_coef: float | Schedule = 2.0,
         int_coef: float | Schedule = 1.0,
-        rewards: Literal["combined", "streams"] = "combined",
         device: th.device | str = "auto",
     ) -> None:
         if not isinstance(venv, VecEnv):
             raise ValueError(f"venv={venv!r} must be a VecEnv of Stable-Baselines3: create one with its make_vec_env.")
-        plain = checked({"ext_coef": ext_coef, "int_coef": int_coef, "rewards": rewards}, ARGUMENTS)
-        snd_kwargs = check_snd_kwargs(snd_kwargs)
+        plain = checked({"ext_coef": ext_coef, "int_coef": int_coef}, ARGUMENTS)
+        snd_kwargs = check_snd_kwargs(snd_kwargs, snd)
         if is_vecenv_wrapped(venv, VecIntrinsicReward):
             raise ValueError("The environment already has an intrinsic reward: wrap it in VecIntrinsicReward only once.")
-        if isinstance(snd, SND) and snd_kwargs:
-            raise ValueError(f"snd_kwargs={snd_kwargs!r} needs the name or class of a target: pass them to the SND itself.")
         super().__init__(venv)
-        snd_kwargs = {"precision": "auto", **snd_kwargs}
-        self.snd = snd if isinstance(snd, SND) else SND(venv.observation_space, snd, device=device, **snd_kwargs)
-        self.snd.check_space(venv.observation_space)
+        self.snd = make_reward(snd, venv.observation_space, device, {"precision": "auto", **snd_kwargs})
+        self.snd.scale.start()
         self.coef_schedules = FloatSchedule(plain["ext_coef"]), FloatSchedule(plain["int_coef"])
-        self.rewards = rewards
         self.set_progress(1.0)
         self._training = False
         self._learn_call: FrameType | None = None
@@ -95,11 +100,14 @@ class VecIntrinsicReward(VecEnvWrapper):
         self.n_rollouts = 0
         #: the ``eta`` that would have given the last rollout a mean intrinsic reward of 0.03, apart from clipping
         self.proposed_eta: float | None = None
-        #: s_t, ``(n_envs, *obs_shape)``; an algorithm that has the same batch on its device may put it here
+        #: s_t, ``(n_envs, *obs_shape)``, or a dict of these
         self.last_obs: Any = None
+        #: true successor of each state in which an episode ended with the last step, by environment
+        self.terminal_observations: dict[int, Any] = {}
+        self._step: Step | None = None  # the step that is under way
         self._intrinsic: th.Tensor | None = None
-        self._returns = th.zeros(venv.num_envs, device=self.snd.device)
-        self._returns_began = False
+        #: ``n_starts`` of the reward when its memory began to follow these environments; None if it does not
+        self._starts: int | None = None
         #: for each step since the last summation: novelty, normalised novelty and intrinsic rewards, (n_envs,)
         #: each
         self._seen: list[tuple[th.Tensor, th.Tensor, th.Tensor]] = []
@@ -107,7 +115,7 @@ class VecIntrinsicReward(VecEnvWrapper):
         self._extrinsic_sum = 0.0
         self._n_steps = 0
         self._recording: th.Tensor | None = None  # (n_steps, n_envs, *frame_shape)
-        self._recorded = 0
+        self._recorded_actions: list[np.ndarray] = []
         self._terminal_frames: dict[int, th.Tensor] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -159,82 +167,162 @@ class VecIntrinsicReward(VecEnvWrapper):
 
     def reset(self) -> VecEnvObs:
         self.last_obs = self.venv.reset()
+        self._starts = None
         return self.last_obs
 
-    def step_async(self, actions: np.ndarray) -> None:
-        self.venv.step_async(actions)  # first, so that environments and nets work at the same time
-        self._intrinsic = None  # after an interrupt it may still be that of the step before
-        if self.training:
-            frames = self.snd.select(self.last_obs)
-            self.snd.update_statistics(frames)
-            novelty = self.snd.novelty(frames)
-            if self.snd.return_stats is not None:
-                self._add_to_returns(novelty)
-                self.snd.return_stats.update(self._returns)
-            relative = self.snd.normalize(novelty)
-            self._intrinsic = self.snd.clip(relative)
-            self._seen.append((novelty, relative, self._intrinsic))
-            if len(self._seen) == MOST_SEEN:
-                self._add_to_sums()
-            if self._recording is not None:
-                if self._recorded == len(self._recording):
-                    raise RuntimeError(
-                        "The environment was stepped by code other than the algorithm during training:"
-                        " evaluate on another environment."
-                    )
-                self._recording[self._recorded].copy_(frames)
+    def set_device_obs(self, obs: Any) -> None:
+        """
+        Hand over a copy of the current observation that the algorithm has on its device, so that it is not
+        copied there again.
 
-    def _add_to_returns(self, novelty: th.Tensor) -> None:
+        :param obs: s_t, ``(n_envs, *obs_shape)``, or a dict of these
         """
-        Update the discounted sums. They start as if the first novelty had always been there, since from 0 they
-        would need 100 steps to settle.
-        """
-        if not self._returns_began:
-            self._returns_began = True
-            self._returns = novelty / (1 - RETURN_DISCOUNT)
+        assert map_obs(len, obs) == map_obs(len, self.last_obs), "This is not an observation of these environments."
+        self.last_obs = obs
+
+    def step_async(self, actions: np.ndarray) -> None:
+        training = self.training
+        if training and self._recording is not None and len(self._recorded_actions) == len(self._recording):
+            raise RuntimeError(
+                "The environment was stepped by code other than the algorithm during training:"
+                " evaluate on another environment."
+            )
+        self.venv.step_async(actions)  # first, so that environments and nets work at the same time
+        self._step, self._intrinsic = None, None  # after an interrupt they may still be those of the step before
+        if not training:
+            self._starts = None
+            return
+        frames = self.snd.select(self.last_obs)
+        if self._starts != self.snd.n_starts:
+            self._start_memory(frames)
+        self.snd.observe(frames)
+        self._step = Step(frames)
+        if self.snd.reads == "state":
+            self._score(self._step)
         else:
-            self._returns = RETURN_DISCOUNT * self._returns + novelty
+            self._step = Step(frames, th.as_tensor(np.array(actions), device=frames.device))
+        if self._recording is not None:
+            self._recording[len(self._recorded_actions)].copy_(frames)
+            self._recorded_actions.append(np.array(actions))
+
+    def _start_memory(self, frames: th.Tensor) -> None:
+        """Let the reward begin an episode of each environment, as it has not seen what came before."""
+        self.snd.start(self.num_envs)
+        self._starts = self.snd.n_starts
+        if self.snd.reads == "transition":
+            self.snd.begin(frames, th.ones(self.num_envs, dtype=th.bool, device=frames.device))
+
+    def _score(self, step: Step) -> None:
+        """
+        Compute the intrinsic reward of a step.
+
+        :param step: The step, as far as the reward reads it
+        """
+        bonus = self.snd.bonus(step)
+        self.snd.scale.update(bonus)
+        normalized = self.snd.scale.normalize(bonus)
+        self._intrinsic = self.snd.scale.clip(normalized)
+        self._seen.append((bonus, normalized, self._intrinsic))
+        if len(self._seen) == MOST_SEEN:
+            self._add_to_sums()
 
     def step_wait(self) -> VecEnvStepReturn:
+        last_obs = self.last_obs
         self.last_obs, extrinsic, dones, infos = self.venv.step_wait()
         intrinsic = np.zeros(self.num_envs, dtype=np.float32)
-        training = self._intrinsic is not None
-        if self._intrinsic is not None:
+        training = self._step is not None
+        if self._step is not None:
+            self.terminal_observations = self._true_successors(last_obs, dones, infos)
+            if self.snd.reads == "transition":
+                self._score_transition(self._step, dones)
             if self._recording is not None:
-                self._record_ends(dones, infos)
+                self._record_ends()
+            assert self._intrinsic is not None
             intrinsic, self._intrinsic = self._intrinsic.cpu().numpy(), None
             assert intrinsic.shape == (self.num_envs,), intrinsic.shape
         both = zip(infos, extrinsic.tolist(), intrinsic.tolist(), strict=True)  # infos may repeat the same dict
         infos = [{**info, EXTRINSIC_REWARD_KEY: ext, INTRINSIC_REWARD_KEY: int_} for info, ext, int_ in both]
         if not training:
             return self.last_obs, extrinsic, dones, infos
+        self._step = None
         self._extrinsic_sum += float(np.abs(extrinsic).mean())
         streams = np.stack([extrinsic, intrinsic], axis=1, dtype=np.float32)  # (n_envs, 2)
         check_rewards(streams, ("extrinsic", "intrinsic"))
-        return self.last_obs, streams if self.rewards == "streams" else streams @ self.coefs, dones, infos
+        return self.last_obs, self._combine(streams), dones, infos
+
+    def _combine(self, streams: np.ndarray) -> np.ndarray:
+        """
+        Compute the reward that the algorithm sees.
+
+        :param streams: Extrinsic and intrinsic rewards, ``(n_envs, 2)``
+        :return: weighted sum, ``(n_envs,)``
+        """
+        return streams @ self.coefs
+
+    @staticmethod
+    def _true_successors(last_obs: Any, dones: np.ndarray, infos: list[dict[str, Any]]) -> dict[int, Any]:
+        """
+        Find the true successors of the states in which an episode ended: the terminal observation, or s_t itself
+        if the environment does not tell it.
+
+        :param last_obs: s_t, ``(n_envs, *obs_shape)``, or a dict of these
+        :param dones: Whether the episode ended, ``(n_envs,)``
+        :param infos: Infos of the step
+        :return: observations ``(*obs_shape)`` by environment
+        """
+        successors = {}
+        for idx in np.flatnonzero(dones).tolist():
+            terminal_obs = infos[idx].get("terminal_observation")
+            if terminal_obs is None:
+                terminal_obs = map_obs(lambda entry, idx=idx: np.array(th.as_tensor(entry[idx]).cpu()), last_obs)
+            successors[idx] = terminal_obs
+        return successors
+
+    def _score_transition(self, step: Step, dones: np.ndarray) -> None:
+        """
+        Compute the intrinsic reward of a transition, and let the reward remember it.
+
+        :param step: States and actions
+        :param dones: Whether the episode ended, ``(n_envs,)``
+        """
+        frames = self.snd.select(self.last_obs)
+        ends = th.as_tensor(dones, dtype=th.bool, device=frames.device)
+        successors = frames
+        if self.terminal_observations:
+            successors = frames.clone()
+            for idx, terminal_obs in self.terminal_observations.items():
+                successors[idx] = self._select_one(terminal_obs)
+        step = step._replace(successors=successors, ends=ends)
+        self._score(step)
+        self.snd.remember(step)
+        if self.terminal_observations:
+            self.snd.begin(frames, ends)
+
+    def _select_one(self, obs: Any) -> th.Tensor:
+        """
+        Extract the newest frame of one observation.
+
+        :param obs: ``(*obs_shape)``, or a dict of these
+        :return: ``(*frame_shape)``
+        """
+        return self.snd.select(map_obs(lambda entry: np.array(entry)[None], obs))[0]
 
     def start_recording(self, n_steps: int) -> None:
         """
-        Keep the newest frames of the next steps on the nets' device, so that the nets are trained on exactly
-        the frames they scored, whatever outer wrappers change.
+        Keep actions and newest frames of the next steps, the frames on the nets' device, so that the nets are
+        trained on exactly the frames they scored, whatever outer wrappers change.
 
         :param n_steps: Number of steps until :meth:`pop_rollout`
         """
         if self._recording is None or len(self._recording) != n_steps:
             frames = self.snd.select(self.last_obs)
             self._recording = th.zeros(n_steps, *frames.shape, dtype=frames.dtype, device=frames.device)
-        self._recorded, self._terminal_frames = 0, {}
+        self._recorded_actions, self._terminal_frames = [], {}
 
-    def _record_ends(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
-        assert self._recording is not None
-        for idx in np.flatnonzero(dones).tolist():
-            terminal_obs = infos[idx].get("terminal_observation")
-            if terminal_obs is None:  # the successor is unknown: use s_t instead
-                frame = self._recording[self._recorded, idx].clone()
-            else:
-                frame = self.snd.select(map_obs(lambda entry: np.array(entry)[None], terminal_obs))[0]
-            self._terminal_frames[self._recorded * self.num_envs + idx] = frame
-        self._recorded += 1
+    def _record_ends(self) -> None:
+        step = len(self._recorded_actions) - 1
+        for idx, terminal_obs in self.terminal_observations.items():
+            self._terminal_frames[step * self.num_envs + idx] = self._select_one(terminal_obs)
 
     def pop_rollout(self) -> Rollout:
         """
@@ -242,17 +330,18 @@ class VecIntrinsicReward(VecEnvWrapper):
 
         :return: the rollout; the next recording overwrites its memory
         """
-        assert self._recording is not None and self._recorded == len(self._recording), "The recording is not complete."
-        self._recorded = 0
-        return Rollout(self._recording, self.last_obs, self._terminal_frames)
+        actions = self._recorded_actions
+        assert self._recording is not None and len(actions) == len(self._recording), "The recording is not complete."
+        self._recorded_actions = []
+        return Rollout(self._recording, self.last_obs, self._terminal_frames, np.stack(actions))
 
     def _add_to_sums(self) -> None:
         """Sum up the statistics of all steps since the last call at once."""
         if not self._seen:
             return
-        novelty, relative, intrinsic = (th.stack(each) for each in zip(*self._seen, strict=True))  # (steps, n_envs) each
+        novelty, normalized, intrinsic = (th.stack(each) for each in zip(*self._seen, strict=True))  # (steps, n_envs) each
         sums = {
-            "relative_novelty": relative,
+            "relative_novelty": normalized,
             "novelty_mean": novelty,
             "intrinsic_reward_mean": intrinsic,
             "intrinsic_reward_clipped": (intrinsic >= 1).float(),
@@ -291,8 +380,9 @@ class VecIntrinsicReward(VecEnvWrapper):
         :param statistics: Statistics of a rollout
         :param extrinsic: Mean absolute extrinsic reward of the rollout
         """
+        scale = self.snd.scale
         mean, clipped = statistics["intrinsic_reward_mean"], statistics["intrinsic_reward_clipped"]
-        if self._warned or self.snd.eta < self.snd.first_eta or self.snd.eta == 0:
+        if self._warned or scale.eta < scale.first_eta or scale.eta == 0:
             return
         if self.proposed_eta is None:
             self._warned = True
@@ -309,7 +399,16 @@ class VecIntrinsicReward(VecEnvWrapper):
             return
         self._warned = True
         proposal = f"{self.proposed_eta:.2g} would give a mean of {PROPOSED_MEAN}"
-        warnings.warn(f"{reason}, which is {self.snd.eta:g}; {proposal}, or set norm_reward=True.", stacklevel=2)
+        warnings.warn(f"{reason}, which is {scale.eta:g}; {proposal}, or set norm_reward=True.", stacklevel=2)
+
+
+class VecRewardStreams(VecIntrinsicReward):
+    """
+    ``VecIntrinsicReward`` that keeps both rewards apart, without weights. ``PPOSND`` wraps its environment in it.
+    """
+
+    def _combine(self, streams: np.ndarray) -> np.ndarray:
+        return streams
 
 
 def _is_running(call: FrameType) -> bool:

@@ -51,5 +51,5 @@ class FakeSND(SND):
         self.asked.append(np.array(obs))
         return th.arange(1, len(obs) + 1) / 100
 
-    def update_statistics(self, obs):
+    def observe(self, obs):
         self.seen.append(np.array(obs))

@@ -106,4 +106,5 @@ def test_observations_keep_their_dtype_and_reset_forgets_ends():
     buffer.terminal_observations[0] = np.zeros(space.shape)
     buffer.reset()
     assert buffer.terminal_observations == {}
-    assert buffer.rollout(np.zeros((2, *space.shape))).observations.data_ptr() == buffer.observations.data_ptr()
+    rollout = buffer.rollout(np.zeros((2, *space.shape)), buffer.actions)
+    assert rollout.observations.data_ptr() == buffer.observations.data_ptr()

@@ -52,12 +52,12 @@ def test_pairs_end_at_the_terminal_observation(algorithm):
     pairs = []
 
     def train_on_rollout(rollout):
-        for batch in env.snd.minibatches(rollout):
+        for batch in env.snd.trainer.minibatches(rollout):
             pairs.extend(th.cat(batch.split(batch.frames), dim=1).tolist())
         return {}
 
-    env.snd._frames = th.as_tensor  # the numbers themselves, not normalised
-    env.snd.train_on_rollout = train_on_rollout
+    env.snd.prepare = th.as_tensor  # the numbers themselves, not normalised
+    env.snd.trainer.train_on_rollout = train_on_rollout
     env.snd.novelty = lambda obs: th.zeros(len(obs))
     model.learn(32, callback=SNDCallback())
     assert pairs == [[env_, t % 3, env_, t % 3 + 1] for t in range(16) for env_ in range(2)]
@@ -74,7 +74,7 @@ def test_saves_beside_checkpoints_and_restores(tmp_path):
     other, other_env = make_ppo()
     assert not th.equal(next(env.snd.parameters()), next(other_env.snd.parameters()))
     other.learn(0, callback=SNDCallback(restore=tmp_path / "rl_model.snd.pth"))
-    for a, b in ((env.snd, other_env.snd), (env.snd.optimizer, other_env.snd.optimizer)):
+    for a, b in ((env.snd, other_env.snd), (env.snd.trainer.optimizer, other_env.snd.trainer.optimizer)):
         a, b = a.state_dict(), b.state_dict()
         flat = [(x, y) for x, y in zip(_tensors(a), _tensors(b), strict=True)]
         assert flat and all(th.equal(x, y) for x, y in flat)
@@ -178,8 +178,9 @@ class Pairs:
 
     def __init__(self, snd):
         self.snd, self.rollouts, self.pairs = snd, [], []
-        snd.train_on_rollout = lambda rollout: self.add(self.rollouts, rollout)
-        snd.train_on_pairs = lambda *pairs: self.add(self.pairs, pairs)
+        snd.trainer.train_on_rollout = lambda rollout: self.add(self.rollouts, rollout)
+        snd.transitions = lambda obs, next_obs, *_: self.add(self.pairs, (obs, next_obs))
+        snd.trainer.train_on_batch = lambda _: {}
 
     @staticmethod
     def add(into, what):
@@ -276,7 +277,8 @@ def test_nets_train_on_what_they_rated_whatever_lies_above(wrap):
     env = VecIntrinsicReward(counting(length=3), FakeSND(counting().observation_space, batch_size=8))
     kept = Pairs(env.snd)
     PPO("MlpPolicy", wrap(env), n_steps=4, batch_size=8, device="cpu").learn(8, callback=SNDCallback())
-    ((observations, last, terminal),) = kept.rollouts
+    ((observations, last, terminal, actions),) = kept.rollouts
+    assert actions.shape == (4, 2)
     assert observations.tolist() == [[[n, step] for n in range(2)] for step in (0, 1, 2, 0)]
     assert last.tolist() == [[0, 1], [1, 1]]
     assert {row: frame.tolist() for row, frame in terminal.items()} == {4: [0, 3], 5: [1, 3]}
@@ -323,7 +325,7 @@ def test_training_after_an_interruption():
         model.learn(32, callback=[SNDCallback(), Interrupt()])
     assert not env.training
     model.learn(32, callback=SNDCallback())
-    assert not env.training and env.snd.optimizer.state
+    assert not env.training and env.snd.trainer.optimizer.state
 
 
 class Interrupt(BaseCallback):
@@ -389,11 +391,11 @@ def test_schedules_follow_the_progress(algorithm):
 
     class Watch(BaseCallback):
         def _on_step(self):
-            seen.append((env.coefs[1].item(), env.snd.eta))
+            seen.append((env.coefs[1].item(), env.snd.scale.eta))
             return True
 
         def _on_rollout_end(self):
-            rates.append(env.snd.optimizer.param_groups[0]["lr"])
+            rates.append(env.snd.trainer.optimizer.param_groups[0]["lr"])
 
     for _ in range(2):  # the second training begins anew
         seen.clear(), rates.clear()
@@ -460,10 +462,6 @@ def learn(algorithm, env, policy="MlpPolicy", callback=None, **kwargs):
         (
             "rollout of one transition",
             lambda: learn(A2C, VecIntrinsicReward(counting(1), device="cpu"), n_steps=1),
-        ),
-        (
-            "PPO needs one reward: use rewards='combined'",
-            lambda: learn(PPO, VecIntrinsicReward(counting(), rewards="streams", device="cpu"), n_steps=16, batch_size=16),
         ),
         (
             "DQN stores the rewards from below VecNormalize",

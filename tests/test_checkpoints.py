@@ -307,7 +307,7 @@ def nets(model):
 
 
 def moments_of_nets(model):
-    return next(iter(checkpoints.find_snd(model).optimizer.state.values()))["exp_avg_sq"]
+    return next(iter(checkpoints.find_snd(model).trainer.optimizer.state.values()))["exp_avg_sq"]
 
 
 def statistics(model):
@@ -319,7 +319,7 @@ POISONED = [
     (two_streams, policy, float("inf"), "policy:value_net.weight"),
     (two_streams, moments, float("nan"), "policy.optimizer:state:0:exp_avg"),
     (two_streams, nets, float("nan"), "snd:learner.0.weight"),
-    (two_streams, moments_of_nets, float("inf"), "snd.optimizer:state:0:exp_avg_sq"),
+    (two_streams, moments_of_nets, float("inf"), "snd.trainer.optimizer:state:0:exp_avg_sq"),
     (bonus, nets, float("nan"), "sb3_snd_nets:snd:learner.0.weight"),
     (bonus, moments_of_nets, -float("inf"), "sb3_snd_nets:optimizer:state:0:exp_avg_sq"),
     (bonus, statistics, float("inf"), "sb3_snd_nets:snd:target.frame_stats.var"),

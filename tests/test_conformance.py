@@ -182,7 +182,12 @@ def test_custom_objects_take_the_place_of_what_was_saved(tmp_path):
     two_streams(learning_rate=lambda progress: 1e-3 * progress, clip_range=lambda _: 0.1).save(tmp_path / "model")
     objects = dict(learning_rate=0.5, clip_range=0.25, lr_schedule=None, snd_kwargs=dict(SMALL, eta=3.0))
     loaded = PPOSND.load(tmp_path / "model", counting(), device="cpu", custom_objects=objects)
-    assert (loaded.learning_rate, loaded.lr_schedule(0.1), loaded.clip_range(0.1), loaded.snd.eta) == (0.5, 0.5, 0.25, 3.0)
+    assert (loaded.learning_rate, loaded.lr_schedule(0.1), loaded.clip_range(0.1), loaded.snd.scale.eta) == (
+        0.5,
+        0.5,
+        0.25,
+        3.0,
+    )
     loaded.learn(N_ROLLOUT)
     assert loaded.policy.optimizer.param_groups[0]["lr"] == 0.5
     with pytest.raises(ValueError, match="custom_objects"):
@@ -209,11 +214,13 @@ def test_arguments_can_change_on_loading(tmp_path):
 def test_parameters_of_another_model_are_taken_over():
     model, other = two_streams(seed=1).learn(N_ROLLOUT), two_streams(seed=2)
     parameters = model.get_parameters()
-    assert set(parameters) == {"policy", "policy.optimizer", "snd", "snd.optimizer"}
+    assert set(parameters) == {"policy", "policy.optimizer", "snd", "snd.trainer.optimizer"}
     assert not th.equal(weights(model), weights(other))
     other.set_parameters(parameters, exact_match=True, device="cpu")
     assert th.equal(weights(model), weights(other))
-    for theirs, ours in zip(model.snd.optimizer.state.values(), other.snd.optimizer.state.values(), strict=True):
+    for theirs, ours in zip(
+        model.snd.trainer.optimizer.state.values(), other.snd.trainer.optimizer.state.values(), strict=True
+    ):
         assert th.equal(theirs["exp_avg"], ours["exp_avg"]) and theirs["exp_avg"].any()
 
 
@@ -519,20 +526,20 @@ def test_a_copy_of_an_snd_trains_alone(target):
     th.manual_seed(0)
     snd = SND(spaces.Box(-1, 1, (3,)), target, device="cpu", norm_reward=True, **SMALL)
     obs, next_obs = th.randn(2, 8, 3)
-    snd.update_statistics(obs)
-    snd.train_on_pairs(obs, next_obs)
+    snd.observe(obs)
+    snd.trainer.train_on_batch(snd.transitions(obs, next_obs))
     twin = copy.deepcopy(snd)
     states = []
     for each in (snd, twin):
         th.manual_seed(1)
-        each.train_on_pairs(obs, next_obs)
+        each.trainer.train_on_batch(each.transitions(obs, next_obs))
         states.append([value.clone() for value in each.state_dict().values()])
         assert {id(p) for p in each.optimizer.param_groups[0]["params"]} == {
             id(p) for p in each.parameters() if p.requires_grad
         }
     assert all(th.equal(a, b) for a, b in zip(*states, strict=True))
     before = twin.novelty(obs)
-    snd.train_on_pairs(obs, next_obs)
+    snd.trainer.train_on_batch(snd.transitions(obs, next_obs))
     assert th.equal(before, twin.novelty(obs)) and not th.equal(before, snd.novelty(obs))
 
 

@@ -134,7 +134,7 @@ def test_a_target_sees_it_too(target, fused):
     with th.no_grad():
         snd.learner[0].weight[0] = np.nan
     with pytest.raises(NonFiniteError):
-        snd.train_on_pairs(frames, frames)
+        snd.trainer.train_on_batch(snd.transitions(frames, frames))
 
 
 def test_where_it_is_used():
@@ -187,7 +187,7 @@ def test_without_the_operator(monkeypatch, error):
         assert not net.fused and net.reduced
         snd = SND(FLOATS, device="cpu", precision="bfloat16")
         frames = np.random.default_rng(0).random((4, *SHAPE), np.float32)
-        assert np.isfinite(snd.train_on_pairs(frames, frames)["loss"])
+        assert np.isfinite(snd.trainer.train_on_batch(snd.transitions(frames, frames))["loss"])
     finally:
         monkeypatch.undo()
         convolutions.can_fuse.cache_clear()

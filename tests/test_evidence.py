@@ -350,7 +350,7 @@ def test_a_kept_model_acts_the_same_and_learns_on(tmp_path):
         assert other.dtype == th.float32 and th.allclose(mine, other, rtol=2**-11, atol=2**-25)
     for mine, other in zip(model.snd.buffers(), kept.snd.buffers(), strict=True):
         assert th.equal(mine, other)
-    assert kept.policy.optimizer.state_dict()["state"] == {} == kept.snd.optimizer.state_dict()["state"]
+    assert kept.policy.optimizer.state_dict()["state"] == {} == kept.snd.trainer.optimizer.state_dict()["state"]
     before = kept.policy.action_net.weight.detach().clone()
     kept.learn(64, reset_num_timesteps=False)
     assert kept.num_timesteps == 192 and not th.equal(kept.policy.action_net.weight, before)

@@ -61,7 +61,7 @@ def test_demo(tmp_path):
 def test_two_streams_atari(tmp_path):
     model = run("two_streams_atari", 256, n_envs=2, n_steps=128)
     assert model.num_timesteps == 256 and (tmp_path / "montezuma.zip").exists()
-    assert PPOSND.load("montezuma", device="cpu").snd.eta == 0.25
+    assert PPOSND.load("montezuma", device="cpu").snd.scale.eta == 0.25
 
 
 def test_own_environment(tmp_path):
@@ -75,7 +75,9 @@ def test_masked_actions():
     model, env = run("masked_actions", 1024)
     assert model.num_timesteps == 1024 and not env.training
     assert env.snd.target.frame_stats.count == 1 + 1024 / 4  # novelty saw every step of four environments
-    assert all("step" in state for state in env.snd.optimizer.state.values()) and len(env.snd.optimizer.state) > 0
+    assert (
+        all("step" in state for state in env.snd.trainer.optimizer.state.values()) and len(env.snd.trainer.optimizer.state) > 0
+    )
 
 
 def test_own_target():

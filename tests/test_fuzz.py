@@ -275,7 +275,7 @@ def step_wrapper(**kwargs):
     env.reset()
     rewards = env.step(np.zeros(2, np.int64))[1]
     assert np.isfinite(rewards).all()
-    env.snd.train_on_pairs(np.zeros((4, 3), np.float32), np.ones((4, 3), np.float32))
+    env.snd.trainer.train_on_batch(env.snd.transitions(np.zeros((4, 3), np.float32), np.ones((4, 3), np.float32)))
 
 
 def train_callback(**kwargs):

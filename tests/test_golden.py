@@ -56,7 +56,7 @@ def loss_terms(target, snd, golden):
         draws["uniform"] = th.as_tensor(golden["uniform"])
     if target == "v":
         draws["pairs"] = Pairs(*(th.as_tensor(golden[key]) for key in ("index_a", "index_b", "far")))
-    return snd.loss(golden["obs"], golden["next_obs"], **draws)
+    return snd.loss(snd.transitions(golden["obs"], golden["next_obs"]), **draws)
 
 
 def test_running_mean(case):
@@ -69,13 +69,13 @@ def test_running_mean(case):
 
 def test_features_and_novelty(case):
     _, snd, golden = case
-    frames = snd._frames(golden["obs"])
+    frames = snd.prepare(golden["obs"])
     with th.no_grad():
         for net, name in ((snd.target, "features_target"), (snd.learner, "features_learner")):
             rounding = 128 * EPS * np.abs(golden[name]).max()  # of a sum of thousands, where it comes out near 0
             np.testing.assert_allclose(net(frames), golden[name], rtol=RTOL, atol=rounding)
     np.testing.assert_allclose(snd.novelty(golden["obs"]), golden["novelty"], rtol=RTOL)
-    np.testing.assert_allclose(snd.intrinsic_reward(golden["obs"]), np.clip(golden["novelty"], 0, 1), rtol=RTOL)
+    np.testing.assert_allclose(snd.scale(snd.novelty(golden["obs"])), np.clip(golden["novelty"], 0, 1), rtol=RTOL)
 
 
 def test_loss_terms(case):
@@ -95,8 +95,8 @@ def test_gradients(case, monkeypatch):
     """
     target, snd, golden = case
     snd = copy.deepcopy(snd).double()
-    read = snd._frames
-    monkeypatch.setattr(snd, "_frames", lambda obs: read(obs).double())
+    read = snd.prepare
+    monkeypatch.setattr(snd, "prepare", lambda obs: read(obs).double())
     loss_terms(target, snd, golden)["loss"].backward()
     nets = [list(net.parameters()) for net in (snd.target, snd.learner)]
     norms = np.array([golden[key] for key in golden.files if key.startswith("grad_norm_")])

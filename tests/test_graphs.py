@@ -69,7 +69,7 @@ def train(cuda_graphs, snd="vic", steps=4 * 8 * 4, policy="CnnPolicy", env=None,
 
 def prepared(model):
     """With Adams that are calm, and weights that are remembered."""
-    for part in (model.policy, model.snd):
+    for part in (model.policy, model.snd and model.snd.trainer):
         if part is not None:
             calm(part.optimizer)
     model.before = parameters(model)
@@ -233,7 +233,7 @@ def test_a_loaded_optimizer_is_recorded_anew(recordings, tmp_path):
     assert len(recordings) == n_recorded + 2  # both updates; acting has kept its memory
     assert all(not th.equal(a, b) for a, b in zip(before, model.policy.parameters(), strict=True))
     loaded = PPOSND.load(tmp_path / "model", env=image_env())
-    assert loaded.cuda_graphs and loaded.snd.fixed_shapes
+    assert loaded.cuda_graphs and loaded.snd.trainer.fixed_shapes
     loaded.learn(8 * 4)
 
 
@@ -296,11 +296,11 @@ def overflow(model, part):
         model.rollout_buffer.store._frames.fill_(255)
         call = model.train
     else:
-        rollout = model.rollout_buffer.rollout(model._last_obs)
+        rollout = model._rollout()
         rollout.observations[-1] = 255
 
         def call():
-            model.snd.train_on_rollout(rollout)
+            model.snd.trainer.train_on_rollout(rollout)
 
     with pytest.raises(NonFiniteError) as caught:
         call()
@@ -366,7 +366,7 @@ def test_where_nothing_is_recorded_a_gradient_that_overflows_changes_nothing(why
         why(monkeypatch)
     elif why == "not fused":
         if part == "snd":
-            monkeypatch.setattr("sb3_snd.rewards.snd.th.optim.Adam", Sgd)
+            monkeypatch.setattr("sb3_snd.rewards.training.th.optim.Adam", Sgd)
         kwargs["policy_kwargs"] = dict(optimizer_class=Sgd)
     else:
         monkeypatch.setattr(cuda_graphs, "WARM_UP", 99)
@@ -394,12 +394,12 @@ def test_spare_frames_change_nothing(target):
     for fixed_shapes in (False, True):
         th.manual_seed(1)
         snd = SND(env.observation_space, target, batch_size=8, device="cpu")
-        snd.fixed_shapes = fixed_shapes
-        calm(snd.optimizer)
+        snd.trainer.fixed_shapes = fixed_shapes
+        calm(snd.trainer.optimizer)
         before = copies(snd)
-        assert {len(batch.frames) for batch in snd.minibatches(rollout)} == ({28} if fixed_shapes else {12, 13})
+        assert {len(batch.frames) for batch in snd.trainer.minibatches(rollout)} == ({28} if fixed_shapes else {12, 13})
         th.manual_seed(2)
-        snd.train_on_rollout(rollout)
+        snd.trainer.train_on_rollout(rollout)
         nets.append(copies(snd))
     assert_same(before, *nets)
 

@@ -160,8 +160,8 @@ def test_a_search_trains_with_and_evaluates_without_the_bonus(tmp_path, monkeypa
     assert not is_vecenv_wrapped(evaluation, VecIntrinsicReward)
     assert all(is_vecenv_wrapped(env, VecNormalize) and env.norm_obs for env in made[True] + made[False])
     (wrapped, snd, rollout) = models[0]
-    assert wrapped and snd.eta == 3.0 and snd.return_stats is not None and rollout == 32 * 32
-    assert snd.optimizer.defaults["lr"] == 2e-4
+    assert wrapped and snd.scale.eta == 3.0 and snd.scale.return_stats is not None and rollout == 32 * 32
+    assert snd.trainer.optimizer.defaults["lr"] == 2e-4
     assert -200 <= study.best_value < 0 and study.best_value * 5 == round(study.best_value * 5)
 
 
@@ -261,7 +261,7 @@ def test_snd_kwargs_as_a_string(study, tmp_path, monkeypatch):
     config, run = train(monkeypatch, tmp_path / "logs", *text, "--save-freq", 16, **options)
     assert config["snd_kwargs"] == "dict(eta=0.5, norm_reward=True)"
     snd = PPOSND.load(run / "CartPole-v1.zip", device="cpu").snd
-    assert snd.eta == 0.5 and snd.return_stats is not None
+    assert snd.scale.eta == 0.5 and snd.scale.return_stats is not None
 
     plain = own_file(tmp_path, {"eta": 0.5, "norm_reward": True})  # it says the same
     _, same = train(monkeypatch, tmp_path / "logs", *plain, "--resume", "-n", 48, **options)

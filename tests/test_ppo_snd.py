@@ -173,10 +173,10 @@ def test_pairs_end_at_the_terminal_observation():
     """Observations are (environment, step): the successor's step is one more, up to the episode's last."""
     model = make(counting(2, length=5), snd_kwargs=dict(batch_size=8))
     rollouts = []
-    model.snd.train_on_rollout = lambda rollout: rollouts.append(rollout) or {}
+    model.snd.trainer.train_on_rollout = lambda rollout: rollouts.append(rollout) or {}
     model.learn(32)
-    model.snd._frames = th.as_tensor  # the numbers themselves, not normalised
-    pairs = [th.cat(batch.split(batch.frames), dim=1) for batch in model.snd.minibatches(rollouts[0])]
+    model.snd.prepare = th.as_tensor  # the numbers themselves, not normalised
+    pairs = [th.cat(batch.split(batch.frames), dim=1) for batch in model.snd.trainer.minibatches(rollouts[0])]
     pairs = th.cat(pairs).tolist()
     assert len(pairs) == 32
     expected = [[env, t % 5, env, t % 5 + 1] for t in range(16) for env in range(2)]
@@ -186,8 +186,8 @@ def test_pairs_end_at_the_terminal_observation():
 def test_snd_is_trained_after_ppo_once_a_rollout():
     order = []
     model = make()
-    train, snd_pass = model._update.train, model.snd.train_on_rollout
-    model.snd.train_on_rollout = lambda rollout: order.append("snd") or snd_pass(rollout)
+    train, snd_pass = model._update.train, model.snd.trainer.train_on_rollout
+    model.snd.trainer.train_on_rollout = lambda rollout: order.append("snd") or snd_pass(rollout)
     model._update.train = lambda: order.append("ppo") or train()
     model.learn(64)
     assert order == ["ppo", "snd", "ppo", "snd"]
@@ -263,7 +263,7 @@ def test_loaded_model_updates_bit_for_bit(target, tmp_path):
     model = make(env, policy, snd=target, snd_kwargs=dict(eta=0.7, learning_rate=1e-3), **schedule).learn(96)
     model.save(tmp_path / "model")
     loaded = PPOSND.load(tmp_path / "model.zip", env=model.get_env(), device="cpu")
-    assert loaded.snd.target_name == target and loaded.snd.eta == 0.7
+    assert loaded.snd.target_name == target and loaded.snd.scale.eta == 0.7
     assert (loaded.num_timesteps, loaded._n_updates) == (96, 6)
     assert loaded._current_progress_remaining == model._current_progress_remaining
     assert isinstance(loaded.env, VecIntrinsicReward) and loaded.env.snd is loaded.snd
@@ -278,7 +278,7 @@ def test_loaded_model_updates_bit_for_bit(target, tmp_path):
 def test_models_load_whichever_adam_has_saved_them(fused, tmp_path):
     """As saved before Adam was fused, or since; both go on with the same nets and the same state of the optimisers."""
     saved = make()
-    for optimizer in (saved.policy.optimizer, saved.snd.optimizer):
+    for optimizer in (saved.policy.optimizer, saved.snd.trainer.optimizer):
         for group in optimizer.param_groups:
             group["fused"] = fused
     saved.learn(64).save(tmp_path / "model")
@@ -298,10 +298,10 @@ def test_nets_are_not_pickled(tmp_path):
     model = make().learn(32)
     model.save(tmp_path / "model")
     with zipfile.ZipFile(tmp_path / "model.zip") as archive:
-        assert {"snd.pth", "snd.optimizer.pth", "policy.pth", "policy.optimizer.pth"} <= set(archive.namelist())
+        assert {"snd.pth", "snd.trainer.optimizer.pth", "policy.pth", "policy.optimizer.pth"} <= set(archive.namelist())
         data = archive.read("data").decode()
         assert "SND" not in data.replace("PPOSND", "") and len(data) < 50_000
-        for name in ("snd.pth", "snd.optimizer.pth"):
+        for name in ("snd.pth", "snd.trainer.optimizer.pth"):
             assert th.load(io.BytesIO(archive.read(name)), weights_only=True)
 
 
@@ -313,7 +313,7 @@ def test_load_from_memory_with_an_snd_of_ones_own():
     file.seek(0)
     loaded = PPOSND.load(file, device="cpu", snd="rnd")
     assert loaded.env is None and loaded.get_env() is None
-    assert (loaded.snd.eta, loaded.snd.batch_size) == (0.3, 8)
+    assert (loaded.snd.scale.eta, loaded.snd.trainer.batch_size) == (0.3, 8)
     assert_equal(parameters(model), parameters(loaded))
     obs = counting().reset()
     assert loaded.predict(obs, deterministic=True)[0].tolist() == model.predict(obs, deterministic=True)[0].tolist()
@@ -323,8 +323,8 @@ def test_learning_rate_can_change_on_loading(tmp_path):
     make(snd_kwargs=dict(learning_rate=1e-3)).learn(32).save(tmp_path / "model")
     for kwargs, expected in (({}, 1e-3), (dict(snd_kwargs=dict(learning_rate=1e-5)), 1e-5)):
         model = PPOSND.load(tmp_path / "model", device="cpu", **kwargs)
-        assert model.snd.optimizer.param_groups[0]["lr"] == expected
-        assert model.snd.optimizer.state_dict()["state"]
+        assert model.snd.trainer.optimizer.param_groups[0]["lr"] == expected
+        assert model.snd.trainer.optimizer.state_dict()["state"]
 
 
 def test_training_goes_on_after_loading(tmp_path):
@@ -437,7 +437,7 @@ def test_a_rollout_of_one_transition_is_refused_before_training(tmp_path):
 
 
 def rates(model):
-    return [group["lr"] for group in model.snd.optimizer.param_groups]
+    return [group["lr"] for group in model.snd.trainer.optimizer.param_groups]
 
 
 @pytest.mark.parametrize(
@@ -455,15 +455,15 @@ def test_loading_keeps_the_settings_that_are_not_given(given, eta, rate, normed,
     model = make(snd_kwargs=dict(eta=2.0, learning_rate=5e-4, norm_reward=True)).learn(32)
     model.save(tmp_path / "model")
     loaded = PPOSND.load(tmp_path / "model", env=counting(), device="cpu", **given)
-    assert (loaded.snd.eta, rates(loaded)) == (eta, [rate])
-    assert (loaded.snd.return_stats is not None) == normed
+    assert (loaded.snd.scale.eta, rates(loaded)) == (eta, [rate])
+    assert (loaded.snd.scale.return_stats is not None) == normed
     if normed:
-        assert loaded.snd.return_stats.var == model.snd.return_stats.var
+        assert loaded.snd.scale.return_stats.var == model.snd.scale.return_stats.var
     assert th.equal(loaded.snd.novelty(np.ones((3, 2))), model.snd.novelty(np.ones((3, 2))))
     loaded.learn(32)
     loaded.save(tmp_path / "again")
     again = PPOSND.load(tmp_path / "again", device="cpu")
-    assert (again.snd.eta, rates(again)) == (eta, [rate])
+    assert (again.snd.scale.eta, rates(again)) == (eta, [rate])
 
 
 def test_schedules_are_followed_and_saved(tmp_path):
@@ -481,7 +481,7 @@ def test_schedules_are_followed_and_saved(tmp_path):
         def collect_rollouts(self, *args, **kwargs):
             nonlocal eta
             result = super().collect_rollouts(*args, **kwargs)
-            eta = self.snd.eta
+            eta = self.snd.scale.eta
             return result
 
     eta = None

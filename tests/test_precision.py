@@ -60,8 +60,8 @@ def test_novelty_of_a_trained_learner(target, montezuma):
     fresh = snd.novelty(montezuma[-1].last_observation).mean()
     for rollout in montezuma[:-1]:
         for obs in rollout.observations:
-            snd.update_statistics(obs)
-        snd.train_on_rollout(rollout)
+            snd.observe(obs)
+        snd.trainer.train_on_rollout(rollout)
     unseen = montezuma[-1].observations.reshape(-1, 1, 96, 96)
     exact = snd.novelty(unseen).double().numpy()
     if target in ("vic", "std", "rnd"):
@@ -79,9 +79,9 @@ def test_losses_and_gradients_are_near(target, montezuma):
     results = []
     for precision in ("float32", "bfloat16"):
         snd = make(precision, FRAME, target, batch_size=128)
-        batch = next(snd.minibatches(montezuma[0]))
+        batch = next(snd.trainer.minibatches(montezuma[0]))
         th.manual_seed(1)
-        terms = snd._terms(batch)
+        terms = snd.loss(batch)
         terms["loss"].backward()
         parameters = [parameter for parameter in snd.parameters() if parameter.requires_grad]
         assert (
@@ -197,11 +197,12 @@ def test_optimisers_go_on_in_another_layout(saved, loaded, tmp_path):
     other = PPOSND.load(tmp_path / "model", env=image_env(), device="cpu", precision=loaded)
     assert other.policy.features_extractor.net[2].weight.stride() != model.policy.features_extractor.net[2].weight.stride()
     for before, after in ((model.policy, other.policy), (model.snd, other.snd)):
+        optimizers = [getattr(part, "trainer", part).optimizer for part in (before, after)]
         n_convolutions = 0
         for old, new in zip(before.parameters(), after.parameters(), strict=True):
             for name in ("exp_avg", "exp_avg_sq"):
-                average = after.optimizer.state[new][name]
-                assert th.equal(average, before.optimizer.state[old][name])
+                average = optimizers[1].state[new][name]
+                assert th.equal(average, optimizers[0].state[old][name])
                 assert average.stride() == new.stride()
             n_convolutions += old.stride() != new.stride()
         assert n_convolutions >= 3

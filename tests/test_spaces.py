@@ -52,7 +52,7 @@ def check(make_env, policy, wrap=lambda env: env, **snd_kwargs):
         before = [parameter.clone() for parameter in snd.parameters()]
         model.learn(32, callback=callback, log_interval=None)
         assert not any(th.equal(a, b) for a, b in zip(before, snd.parameters(), strict=True))
-        bonus = snd.intrinsic_reward(model._last_obs)
+        bonus = snd.scale(snd.novelty(model._last_obs))
         assert bonus.shape == (2,) and (bonus > 0).all()
         assert model.logger.name_to_value["rollout/intrinsic_reward_mean"] > 0
     return two_streams

@@ -102,7 +102,7 @@ def test_tensors_of_something_else(saved, tmp_path):
         make_snd().load(path)
 
 
-ENTRIES = ["snd.pth", "snd.optimizer.pth", "policy.pth", "policy.optimizer.pth", "pytorch_variables.pth"]
+ENTRIES = ["snd.pth", "snd.trainer.optimizer.pth", "policy.pth", "policy.optimizer.pth", "pytorch_variables.pth"]
 
 
 @pytest.mark.parametrize("entry", ENTRIES)

@@ -10,6 +10,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecMonitor
 
 from sb3_snd import SND, VecIntrinsicReward
+from sb3_snd.wrappers import VecRewardStreams
 
 pytestmark = pytest.mark.numbers
 
@@ -18,9 +19,9 @@ def make_env(n_envs=3, **kwargs):
     return DummyVecEnv([lambda i=i: CountingEnv(i, **kwargs) for i in range(n_envs)])
 
 
-def wrap(n_envs=3, **kwargs):
+def wrap(n_envs=3, wrapper=VecIntrinsicReward, **kwargs):
     venv = make_env(n_envs)
-    env = VecIntrinsicReward(venv, FakeSND(venv.observation_space), **kwargs)
+    env = wrapper(venv, FakeSND(venv.observation_space), **kwargs)
     env.training = True
     return env
 
@@ -37,7 +38,7 @@ def test_combined_reward_and_infos():
 
 
 def test_streams():
-    env = wrap(rewards="streams", ext_coef=7.0)
+    env = wrap(wrapper=VecRewardStreams, ext_coef=7.0)
     env.reset()
     rewards = env.step(np.zeros(3, dtype=int))[1]
     np.testing.assert_allclose(rewards, [[0, 0.01], [10, 0.02], [20, 0.03]], rtol=1e-6)
@@ -66,10 +67,10 @@ def test_novelty_starts_after_the_environments():
     assert order == ["step_async", "novelty", "step_wait"]
 
 
-@pytest.mark.parametrize("rewards", ["combined", "streams"])
-def test_not_training_passes_everything_through(rewards):
+@pytest.mark.parametrize("wrapper", [VecIntrinsicReward, VecRewardStreams])
+def test_not_training_passes_everything_through(wrapper):
     venv = make_env()
-    env = VecIntrinsicReward(venv, FakeSND(venv.observation_space), rewards=rewards)  # as an evaluation environment
+    env = wrapper(venv, FakeSND(venv.observation_space))  # as an evaluation environment
     env.reset()
     _, reward, _, infos = env.step(np.zeros(3, dtype=int))
     assert reward.tolist() == [0.0, 10.0, 20.0]
@@ -81,7 +82,7 @@ def test_not_training_passes_everything_through(rewards):
 
 def test_reward_is_scaled_and_clipped():
     env = wrap()
-    env.snd.eta = 40.0
+    env.snd.scale.eta = 40.0
     env.reset()
     infos = env.step(np.zeros(3, dtype=int))[3]
     np.testing.assert_allclose([info["intrinsic_reward"] for info in infos], [0.4, 0.8, 1.0], rtol=1e-6)
@@ -89,7 +90,7 @@ def test_reward_is_scaled_and_clipped():
 
 def test_statistics_are_those_since_the_last_call():
     env = wrap()
-    env.snd.eta = 2.0
+    env.snd.scale.eta = 2.0
     env.reset()
     for _ in range(4):
         env.step(np.zeros(3, dtype=int))
@@ -98,7 +99,7 @@ def test_statistics_are_those_since_the_last_call():
     np.testing.assert_allclose(statistics["intrinsic_reward_mean"], 0.04, rtol=1e-6)
     np.testing.assert_allclose(statistics["intrinsic_reward_max"], 0.06, rtol=1e-6)
     assert statistics["intrinsic_reward_clipped"] == 0
-    env.snd.eta = 60.0  # 0.6, 1.2, 1.8
+    env.snd.scale.eta = 60.0  # 0.6, 1.2, 1.8
     env.step(np.zeros(3, dtype=int))
     np.testing.assert_allclose(env.pop_statistics()["intrinsic_reward_clipped"], 2 / 3, rtol=1e-6)
     assert env.pop_statistics() == {}
@@ -107,7 +108,7 @@ def test_statistics_are_those_since_the_last_call():
 def test_statistics_of_a_real_snd_follow_training():
     th.manual_seed(0)
     env = VecIntrinsicReward(make_env(), "rnd", dict(eta=0.5), device="cpu")
-    assert isinstance(env.snd, SND) and env.snd.eta == 0.5
+    assert isinstance(env.snd, SND) and env.snd.scale.eta == 0.5
     env.reset()
     env.step(np.zeros(3, dtype=int))
     assert env.snd.obs_stats.count.item() == pytest.approx(1e-4)
@@ -131,7 +132,7 @@ def test_normalised_rewards_by_hand():
         np.testing.assert_allclose([info["intrinsic_reward"] for info in infos], novelty / np.std(sums), rtol=1e-5)
     env.training = False
     env.step(np.zeros(3, dtype=int))
-    assert env.snd.return_stats.count.item() == 8  # not the last step
+    assert env.snd.scale.return_stats.count.item() == 8  # not the last step
 
 
 def test_normalised_rewards_do_not_depend_on_the_scale_of_novelty():
@@ -218,11 +219,6 @@ def test_stepping_outside_of_training_is_named():
 def test_arguments_for_an_snd_that_is_one_already():
     with pytest.raises(ValueError, match=r"snd_kwargs=\{'eta': 1\} needs the name or class of a target"):
         VecIntrinsicReward(make_env(), FakeSND(make_env().observation_space), dict(eta=1))
-
-
-def test_unknown_mode():
-    with pytest.raises(ValueError, match="'combined' or 'streams'"):
-        wrap(rewards="both")
 
 
 class SharedInfos(VecEnvWrapper):
@@ -328,7 +324,7 @@ def test_a_bonus_that_tells_nothing_is_named_once(eta, extrinsic, message):
     env.venv.step_wait = lambda wait=env.venv.step_wait: (lambda obs, rewards, *rest: (obs, rewards * extrinsic, *rest))(
         *wait()
     )
-    env.snd.eta = env.snd.first_eta = eta
+    env.snd.scale.eta = env.snd.scale.first_eta = eta
     env.reset()
     said = []
     for _ in range(2):

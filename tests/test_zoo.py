@@ -115,9 +115,9 @@ def test_entry_holds_the_papers_settings(key, env_id, tmp_path):
     assert (model.gamma, model.gamma_int, model.ext_coef, model.int_coef) == (0.998, 0.99, 2.0, 1.0)
     assert model.vf_coef == 1.0 and model.intrinsic_episodic
     assert model.snd.target_name == target
-    assert model.snd.eta == ETA[target][(ATARI + PROCGEN).index(env_id)]
-    assert model.snd.optimizer.defaults["lr"] == 1e-4
-    assert model.snd.batch_size == model.batch_size
+    assert model.snd.scale.eta == ETA[target][(ATARI + PROCGEN).index(env_id)]
+    assert model.snd.trainer.optimizer.defaults["lr"] == 1e-4
+    assert model.snd.trainer.batch_size == model.batch_size
     if target in ("vic", "std"):
         assert model.snd.target.encoder[6].out_channels == width
         assert model.snd.learner[6].out_channels == (64 if target == "std" and not atari else 128)
@@ -135,7 +135,7 @@ def test_small_tasks_are_the_same_for_every_model(key, env_id, tmp_path):
     assert manager.config.endswith(f"{key}.yml") and "rl_zoo3" not in manager.config
     assert (model.gamma, model.normalize_advantage) == (0.99, True)
     if TARGET_OF[key] is not None:
-        assert model.snd.target_name == TARGET_OF[key] and model.snd.return_stats is not None
+        assert model.snd.target_name == TARGET_OF[key] and model.snd.scale.return_stats is not None
         assert model.gamma_int == 0.99
     model.learn(16)
 
@@ -264,7 +264,7 @@ def test_evaluation_draws_actions_where_the_best_one_may_lead_nowhere(tmp_path):
 
 
 def test_other_atari_games_and_the_zoos_own_entries(tmp_path):
-    assert build("ppo_snd", "PongNoFrameskip-v4", tmp_path)[0].snd.eta == 0.25
+    assert build("ppo_snd", "PongNoFrameskip-v4", tmp_path)[0].snd.scale.eta == 0.25
     model, manager = build("ppo", "CartPole-v1", tmp_path)
     assert "rl_zoo3" in manager.config and type(model) is PPO
     assert model.policy_class is PPO.policy_aliases["MlpPolicy"]
@@ -325,7 +325,7 @@ def test_command_line_writes_everything_and_says_where(trained):
 def test_checkpoint_holds_the_whole_model(trained):
     path = trained[0] / "ppo_snd" / f"{ATARI[0]}_1" / "rl_model_32_steps.zip"
     model = PPOSND.load(path, device="cpu")
-    assert model.num_timesteps == 32 and model.snd.eta == 0.25
+    assert model.num_timesteps == 32 and model.snd.scale.eta == 0.25
 
 
 def test_enjoy_plays_the_trained_model(trained, monkeypatch, capsys):

@@ -27,6 +27,8 @@ class Transitions(NamedTuple):
     next_index: th.Tensor  # (B,) int64
     pool_size: int  # number of states that ``pool`` can draw from
     pool: Callable[[th.Tensor], th.Tensor]  # (k,) row numbers -> (k, *frame_shape)
+    actions: th.Tensor | None = None  # (B, *action_shape); None if they are unknown
+    ends: th.Tensor | None = None  # whether the episode ended with the transition, (B,) bool
 
     @property
     def states(self) -> th.Tensor:

@@ -240,11 +240,12 @@ class StreamRolloutBuffer(RolloutBuffer):
         for store in self.store.values() if isinstance(self.store, dict) else [self.store]:
             yield from store.memory()
 
-    def rollout(self, last_observation: Any) -> Rollout:
+    def rollout(self, last_observation: Any, actions: np.ndarray) -> Rollout:
         """
         Return the newest frames of this rollout in time order.
 
         :param last_observation: s_T, ``(n_envs, *obs_shape)``, or a dict of these
+        :param actions: Actions as the environments got them, ``(n_steps, n_envs, *action_shape)``
         :return: the rollout
         """
-        return Rollout(self.observations, last_observation, self.terminal_observations)
+        return Rollout(self.observations, last_observation, self.terminal_observations, actions)

@@ -31,7 +31,7 @@ from sb3_snd.common.check_nan import check_gradients, check_terms
 from sb3_snd.common.cuda_graphs import Replay, Tensors, can_record, unchecked_distributions
 from sb3_snd.common.memory import keep_freed_memory, return_freed_memory
 from sb3_snd.common.precision import match_layout, resolve_precision, set_precision
-from sb3_snd.common.preprocessing import FrameReader, map_obs
+from sb3_snd.common.preprocessing import FrameReader
 from sb3_snd.common.type_aliases import STREAM_NAMES
 from sb3_snd.common.validation import check_device, checked
 from sb3_snd.ppo_snd.buffers import StreamRolloutBuffer
@@ -47,9 +47,11 @@ from sb3_snd.ppo_snd.validation import (
     check_unwrapped,
     find_env,
 )
-from sb3_snd.rewards.snd import SND, check_rollout, check_snd_kwargs
+from sb3_snd.rewards.base import IntrinsicReward
+from sb3_snd.rewards.make import check_snd_kwargs, make_reward
+from sb3_snd.rewards.rollout import Rollout, check_rollout
 from sb3_snd.targets import Target
-from sb3_snd.wrappers import VecIntrinsicReward
+from sb3_snd.wrappers import VecIntrinsicReward, VecRewardStreams
 
 SelfPPOSND = TypeVar("SelfPPOSND", bound="PPOSND")
 
@@ -66,9 +68,9 @@ class PPOSND(PPO):
         ``StreamActorCriticPolicy``
     :param env: The environment, which is wrapped in a ``VecIntrinsicReward`` here; ``get_env()`` returns it
         unwrapped
-    :param snd: Name of a target in ``sb3_snd.targets.TARGETS``, a subclass of ``Target``, or an ``SND``; None
-        gives plain PPO with one stream
-    :param snd_kwargs: Arguments of ``SND``, if ``snd`` is not one yet; ``batch_size`` and ``precision`` are
+    :param snd: Name of a target in ``sb3_snd.targets.TARGETS``, a subclass of ``Target`` or of
+        ``IntrinsicReward``, or an intrinsic reward such as an ``SND``; None gives plain PPO with one stream
+    :param snd_kwargs: Arguments of the reward, if ``snd`` is not one yet; ``batch_size`` and ``precision`` are
         those given here by default
     :param gamma: Discount factor of the extrinsic stream
     :param gamma_int: Discount factor of the intrinsic stream
@@ -99,13 +101,13 @@ class PPOSND(PPO):
         "MultiInputPolicy": MultiInputPolicy,
     }
     rollout_buffer: StreamRolloutBuffer
-    snd: SND | None
+    snd: IntrinsicReward | None
 
     def __init__(
         self,
         policy: str | type[StreamActorCriticPolicy],
         env: GymEnv | str,
-        snd: str | type[Target] | SND | None = "vic",
+        snd: str | type[Target] | type[IntrinsicReward] | IntrinsicReward | None = "vic",
         snd_kwargs: dict[str, Any] | None = None,
         gamma_int: float = 0.99,
         ext_coef: float | Schedule = 2.0,
@@ -117,8 +119,6 @@ class PPOSND(PPO):
         _init_setup_model: bool = True,
         **kwargs: Any,
     ) -> None:
-        if isinstance(snd, SND) and snd_kwargs:
-            raise ValueError(f"snd_kwargs={snd_kwargs!r} needs the name or class of a target: pass them to the SND itself.")
         if normalize_advantage is None:
             normalize_advantage = snd is None
         if precision is None:
@@ -135,13 +135,13 @@ class PPOSND(PPO):
                 raise ValueError(
                     f"policy={policy!r} must be 'MlpPolicy' or 'CnnPolicy': {env.observation_space} is not a Dict space."
                 )
-        snd_kwargs = check_snd_kwargs(snd_kwargs)
+        snd_kwargs = check_snd_kwargs(snd_kwargs, snd)
         if not isinstance(kwargs.get("rollout_buffer_kwargs"), (dict, type(None))):
             raise ValueError(f"rollout_buffer_kwargs={kwargs['rollout_buffer_kwargs']!r} must be a dict or None.")
         # ``load`` builds the nets from these two; ``_setup_model`` assigns them to ``self.snd``
-        self.snd_target = snd.target_name if isinstance(snd, SND) else snd
-        self.snd_kwargs = snd.init_kwargs if isinstance(snd, SND) else snd_kwargs
-        self.snd = snd if isinstance(snd, SND) else None
+        self.snd_target = snd.spec if isinstance(snd, IntrinsicReward) else snd
+        self.snd_kwargs = snd.init_kwargs if isinstance(snd, IntrinsicReward) else snd_kwargs
+        self.snd = snd if isinstance(snd, IntrinsicReward) else None
         self.gamma_int = gamma_int
         self.ext_coef = ext_coef
         self.int_coef = int_coef
@@ -184,11 +184,12 @@ class PPOSND(PPO):
         if self.snd_target is not None:
             if self.snd is None:
                 snd_kwargs = {"batch_size": self.batch_size, "precision": self.precision, **self.snd_kwargs}
-                self.snd = SND(self.observation_space, self.snd_target, device=self.device, **snd_kwargs)
+                self.snd = make_reward(self.snd_target, self.observation_space, self.device, snd_kwargs)
             self.snd.check_space(self.observation_space)
             self.snd.to(self.device)
             self.snd.set_precision()
-            self.snd.optimizer.load_state_dict(self.snd.optimizer.state_dict())  # moves its state to the device
+            if self.snd.trainer is not None:  # moves the optimiser's state to the device
+                self.snd.trainer.optimizer.load_state_dict(self.snd.trainer.optimizer.state_dict())
             if self.env is not None:
                 self.env = self._wrap_with_snd(self.env)
         if self.cuda_graphs:
@@ -197,8 +198,8 @@ class PPOSND(PPO):
     def _use_graphs(self) -> None:
         if not can_record(self.device):
             warnings.warn(f"cuda_graphs=True is ignored: {self.device} has no CUDA graphs.", stacklevel=2)
-        if self.snd is not None:
-            self.snd.fixed_shapes = True
+        if self.snd is not None and self.snd.trainer is not None:
+            self.snd.trainer.fixed_shapes = True
         if not self.use_sde:  # gSDE replaces its noise tensor now and then
             self._recorded_act = Replay(self._forward, self._policy_state)
 
@@ -275,7 +276,7 @@ class PPOSND(PPO):
         assert self.snd is not None
         if isinstance(env, VecIntrinsicReward):  # saved with the model, by include=["env"]
             env = env.venv
-        return VecIntrinsicReward(env, self.snd, rewards="streams")
+        return VecRewardStreams(env, self.snd)
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """
@@ -374,7 +375,7 @@ class PPOSND(PPO):
             chosen, values, log_probs = self._act(obs_tensor)
             actions = chosen.cpu().numpy()
             if isinstance(env, VecIntrinsicReward):
-                env.last_obs = obs_tensor  # novelty uses the same copy on the device
+                env.set_device_obs(obs_tensor)
             clipped_actions = self._clip_actions(actions)  # callbacks may read this local variable, as in PPO
             new_obs, rewards, dones, infos = env.step(clipped_actions)
             rewards = np.array(rewards, dtype=np.float32).reshape(env.num_envs, self.n_streams)
@@ -387,11 +388,11 @@ class PPOSND(PPO):
             self._update_info_buffer(infos, dones)
             for idx in np.flatnonzero(dones).tolist():
                 terminal_obs = infos[idx].get("terminal_observation")
-                if terminal_obs is None:  # the successor is unknown: use s_t instead
-                    terminal_obs = map_obs(lambda entry, idx=idx: entry[idx].cpu().numpy(), obs_tensor)
-                elif infos[idx].get("TimeLimit.truncated", False):
+                if terminal_obs is not None and infos[idx].get("TimeLimit.truncated", False):
                     rewards[idx] += rollout_buffer.discount(self._terminal_values(terminal_obs))
-                rollout_buffer.terminal_observations[n_steps * env.num_envs + idx] = terminal_obs
+            if isinstance(env, VecIntrinsicReward):
+                for idx, successor in env.terminal_observations.items():
+                    rollout_buffer.terminal_observations[n_steps * env.num_envs + idx] = successor
             rollout_buffer.add(obs_tensor, actions, rewards, self._last_episode_starts, values, log_probs, is_stack)  # type: ignore[arg-type]
             n_steps += 1
             self._last_obs = new_obs  # type: ignore[assignment]
@@ -443,18 +444,28 @@ class PPOSND(PPO):
         check_terms({"loss": self.logger.name_to_value["train/loss"]}, "PPO", poisoned=True)
         if self.snd is None:
             return
+        self._log_explained_variance()
+        if self.snd.trainer is None:
+            return
         self.policy.optimizer.zero_grad()  # frees memory for SND's update
         if self._keeps_memory and self.logger.name_to_value["time/ppo_s"] > 1:  # not worth it for small rollouts
             return_freed_memory()
+        with self._timed("snd"):
+            losses = self.snd.trainer.train_on_rollout(self._rollout())
+        for name, value in losses.items():
+            self.logger.record(f"snd/{name}", value)
+
+    def _log_explained_variance(self) -> None:
         for stream, name in enumerate(STREAM_NAMES):
             values, returns = self.rollout_buffer.values[..., stream], self.rollout_buffer.returns[..., stream]
             variance = explained_variance(values.flatten(), returns.flatten())
             self.logger.record(f"train/explained_variance_{name}", variance)
-        assert self._last_obs is not None
-        with self._timed("snd"):
-            losses = self.snd.train_on_rollout(self.rollout_buffer.rollout(self._last_obs))  # type: ignore[arg-type]
-        for name, value in losses.items():
-            self.logger.record(f"snd/{name}", value)
+
+    def _rollout(self) -> Rollout:
+        """Return the rollout in the buffer, with the actions as the environments got them."""
+        buffer = self.rollout_buffer
+        actions = buffer.actions.reshape(*buffer.actions.shape[:2], *(self.action_space.shape or ()))
+        return buffer.rollout(self._last_obs, self._clip_actions(actions))
 
     def _train_as_sb3(self) -> None:
         """Run SB3's own PPO update, with a check of the gradients before each step of the optimiser."""
@@ -523,11 +534,11 @@ class PPOSND(PPO):
             path.seek(0)
         check_unwrapped(args[0] if args else kwargs.get("env"))
         snd = kwargs.get("snd")
-        if isinstance(snd, SND):
-            kwargs.update(snd_target=snd.target_name, snd_kwargs=snd.init_kwargs)
+        if isinstance(snd, IntrinsicReward):
+            kwargs.update(snd_target=snd.spec, snd_kwargs=snd.init_kwargs)
         elif "snd" in kwargs:
             kwargs["snd_target"] = kwargs.pop("snd")
-        if not isinstance(snd, SND) and "snd_kwargs" in kwargs:  # arguments that are not given keep their saved values
+        if not isinstance(snd, IntrinsicReward) and "snd_kwargs" in kwargs:  # other arguments keep their saved values
             saved_kwargs = json_to_data(json.dumps({"snd_kwargs": data["snd_kwargs"]}), kwargs.get("custom_objects"))
             kwargs["snd_kwargs"] = {**saved_kwargs["snd_kwargs"], **check_snd_kwargs(kwargs["snd_kwargs"])}
         asked, saved = kwargs.get("snd_target", data["snd_target"]), data["snd_target"]
@@ -543,4 +554,6 @@ class PPOSND(PPO):
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, variables = super()._get_torch_save_params()
-        return state_dicts + ([] if self.snd is None else ["snd", "snd.optimizer"]), variables
+        if self.snd is not None:
+            state_dicts += ["snd"] if self.snd.trainer is None else ["snd", "snd.trainer.optimizer"]
+        return state_dicts, variables

@@ -42,7 +42,7 @@ from sb3_snd.common.validation import (
 )
 from sb3_snd.ppo_snd.buffers import StreamRolloutBuffer
 from sb3_snd.ppo_snd.policies import StreamActorCriticPolicy
-from sb3_snd.rewards.snd import check_rollout
+from sb3_snd.rewards.rollout import check_rollout
 from sb3_snd.wrappers import VecIntrinsicReward
 
 MOST_STEPS = 1_000_000  # most steps per environment in a rollout, for which memory is allocated at the beginning

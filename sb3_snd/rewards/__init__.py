@@ -1,6 +1,7 @@
 """Intrinsic rewards and their training."""
 
-from sb3_snd.rewards.rollout import Rollout
+from sb3_snd.rewards.base import IntrinsicReward
+from sb3_snd.rewards.rollout import Rollout, Step
 from sb3_snd.rewards.snd import SND
 
-__all__ = ["SND", "Rollout"]
+__all__ = ["SND", "IntrinsicReward", "Rollout", "Step"]

@@ -24,7 +24,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize, unwrap_vec_wrapper
 
 from sb3_snd.common.check_nan import NonFiniteError
-from sb3_snd.rewards.snd import SND, UNREADABLE
+from sb3_snd.rewards.base import UNREADABLE
+from sb3_snd.rewards.snd import SND
 from sb3_snd.runs.env_state import get_env_state, plain_state, set_env_state, set_plain_state
 from sb3_snd.runs.log_files import cut_logs, get_random_state, log_sizes, remove_unfinished, set_random_state, written_whole
 from sb3_snd.wrappers import VecIntrinsicReward

@@ -1,35 +1,51 @@
-"""Pairs of successive states from a replay buffer. No pair crosses a reset of the environment.
+"""Transitions from a replay buffer. None crosses a reset of the environment.
 
 Knows SB3's replay buffers, but no nets or callback.
 """
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 MOST_WITHOUT_PAIR = 512  # number of transitions without a pair after which SND gives up
 
 
-def sample_pairs(buffer: ReplayBuffer, batch_size: int) -> tuple | None:
+def sample_transitions(model: OffPolicyAlgorithm, batch_size: int) -> tuple | None:
     """
-    Draw pairs of successive states.
+    Draw transitions.
 
-    :param buffer: Replay buffer whose transitions are not normalised by a ``VecNormalize`` above
-    :param batch_size: Number of pairs, B
-    :return: s_t and s_{t+1}, ``(B, *obs_shape)`` each, or dicts of these; None if the buffer has no pair yet
+    :param model: Model whose replay buffer holds observations that no ``VecNormalize`` above has normalised
+    :param batch_size: Number of transitions, B
+    :return: s_t and s_{t+1}, ``(B, *obs_shape)`` each, or dicts of these; the actions as the environment got
+        them, ``(B, *action_shape)``; whether the episode ended other than by a time limit, ``(B,)`` bool. None if
+        the buffer has no transition yet
     :raises ValueError: if the buffer will never have one, see :func:`sample_within_episodes`
     """
+    buffer, space = model.replay_buffer, model.action_space
+    assert buffer is not None
     if buffer.optimize_memory_usage:
-        return sample_within_episodes(buffer, batch_size)
-    if isinstance(buffer, NStepReplayBuffer):  # the successors that it samples are n steps away
-        samples = ReplayBuffer._get_samples(buffer, np.random.randint(buffer.size(), size=batch_size))
+        drawn = sample_within_episodes(buffer, batch_size)
+        if drawn is None:
+            return None
+        states, successors, actions = drawn
+        ends = th.zeros(batch_size, dtype=th.bool, device=actions.device)
     else:
-        samples = buffer.sample(batch_size)
-    return samples.observations, samples.next_observations
+        if isinstance(buffer, NStepReplayBuffer):  # the successors that it samples are n steps away
+            samples = ReplayBuffer._get_samples(buffer, np.random.randint(buffer.size(), size=batch_size))
+        else:
+            samples = buffer.sample(batch_size)
+        states, successors, actions = samples.observations, samples.next_observations, samples.actions
+        ends = samples.dones.flatten() > 0
+    actions = actions.reshape(batch_size, *(space.shape or ()))
+    if isinstance(space, spaces.Box):  # the buffer holds actions scaled to [-1, 1]
+        low, high = (th.as_tensor(bound, device=actions.device) for bound in (space.low, space.high))
+        actions = low + 0.5 * (actions + 1.0) * (high - low)
+    return states, successors, actions, ends
 
 
-def sample_within_episodes(buffer: ReplayBuffer, batch_size: int) -> tuple[th.Tensor, th.Tensor] | None:
+def sample_within_episodes(buffer: ReplayBuffer, batch_size: int) -> tuple[th.Tensor, th.Tensor, th.Tensor] | None:
     """
     Draw pairs from a buffer with ``optimize_memory_usage``, which keeps one array of observations. The row
     after an episode's last one holds the first observation of the next episode, so pairs are drawn only from
@@ -37,8 +53,8 @@ def sample_within_episodes(buffer: ReplayBuffer, batch_size: int) -> tuple[th.Te
 
     :param buffer: The replay buffer
     :param batch_size: Number of pairs, B
-    :return: s_t and s_{t+1}, ``(B, *obs_shape)`` each; None if there is no pair yet among fewer than 512
-        transitions
+    :return: s_t and s_{t+1}, ``(B, *obs_shape)`` each, and the stored actions; None if there is no pair yet
+        among fewer than 512 transitions
     :raises ValueError: if there is no pair among 512 or more transitions, or in a full buffer
     """
     has_successor = buffer.dones == 0  # (buffer_size, n_envs)
@@ -53,8 +69,10 @@ def sample_within_episodes(buffer: ReplayBuffer, batch_size: int) -> tuple[th.Te
             )
         return None
     rows, envs = np.divmod(np.random.choice(cells, batch_size), buffer.n_envs)
-    observations = buffer.observations
-    return buffer.to_torch(observations[rows, envs]), buffer.to_torch(observations[(rows + 1) % buffer.buffer_size, envs])
+    next_rows = (rows + 1) % buffer.buffer_size
+    cells_of = ((buffer.observations, rows), (buffer.observations, next_rows), (buffer.actions, rows))
+    states, successors, actions = (buffer.to_torch(array[row, envs]) for array, row in cells_of)
+    return states, successors, actions
 
 
 def end_interrupted_episodes(model: OffPolicyAlgorithm) -> None:

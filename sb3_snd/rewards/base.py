@@ -1,0 +1,333 @@
+"""``IntrinsicReward``: interface of all intrinsic rewards. Tensors go in, tensors come out.
+
+Knows frames, actions and the ends of episodes, but no environment, info, buffer, algorithm or logger.
+"""
+
+import itertools
+import pathlib
+import pickle
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.utils import get_device
+from torch import nn
+
+from sb3_snd.common.precision import PRECISION, resolve_precision, set_precision
+from sb3_snd.common.preprocessing import FrameReader
+from sb3_snd.common.running_stats import RunningMeanStd
+from sb3_snd.common.type_aliases import Transitions
+from sb3_snd.common.validation import (
+    FLAG,
+    LARGEST,
+    MOST_EPOCHS,
+    checked,
+    not_negative,
+    or_none,
+    positive,
+    scheduled,
+    whole,
+)
+from sb3_snd.rewards.rollout import Step
+from sb3_snd.rewards.scale import RewardScale
+from sb3_snd.rewards.training import RewardTrainer
+
+VECTOR_CLIP = 5.0  # normalised vector observations are clamped to this many standard deviations
+ARGUMENTS = {
+    "eta": scheduled(not_negative(LARGEST)),
+    "learning_rate": scheduled(positive(1)),
+    "batch_size": or_none(whole(2)),  # the variance of a single sample is undefined
+    "n_epochs": whole(1, MOST_EPOCHS),
+    "norm_reward": FLAG,
+    "precision": PRECISION,
+}
+#: errors that may occur if a file does not hold the tensors that :meth:`IntrinsicReward.save` writes
+UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, AttributeError, ValueError)
+#: defaults of the settings, except eta, whose default depends on the reward
+DEFAULTS = {"learning_rate": 1e-4, "batch_size": None, "n_epochs": 1, "norm_reward": False, "precision": "float32"}
+#: settings that are saved in a file; precision is not, since it depends on the machine
+SAVED_SETTINGS = ("eta", "learning_rate", "batch_size", "n_epochs", "norm_reward")
+
+
+class IntrinsicReward(nn.Module, ABC):
+    """
+    Base class of all intrinsic rewards.
+
+    A subclass defines its nets, :meth:`bonus` and :meth:`loss`, and calls :meth:`set_up` at the end of its
+    constructor. What it keeps about each environment, such as the memory of an episode, is a non-persistent
+    buffer (``register_buffer(..., persistent=False)``) whose first axis is the environments: it belongs to a
+    run and not to the model, so a checkpoint of the run holds it, and a saved model does not.
+
+    While training, :class:`~sb3_snd.wrappers.VecIntrinsicReward` calls for each step of the environments:
+
+    1. :meth:`observe` with the frames of s_t
+    2. :meth:`bonus` with the step. A reward that reads states is asked while the environments step, one that
+       reads transitions afterwards
+    3. only for rewards that read transitions: :meth:`remember` with the same step, then :meth:`begin` with the
+       first frames of the episodes that begin
+
+    After that, row n of a memory holds exactly what environment n has shown since its last reset.
+
+    :param observation_space: Observation space of the environment
+    :param obs_key: Entries of ``Dict`` observations that are read, see
+        :class:`~sb3_snd.common.preprocessing.FrameReader`
+    :param default_eta: Scale of the intrinsic reward, unless ``settings`` hold one
+    :param settings: ``eta``, ``learning_rate``, ``batch_size``, ``n_epochs``, ``norm_reward`` and
+        ``precision``; None stands for the default
+    :raises ValueError: for a value out of its range, or an observation space that cannot be read
+    """
+
+    #: what :meth:`bonus` reads: the state s_t, or the whole transition from s_t to s_{t+1}
+    reads: ClassVar[Literal["state", "transition"]] = "transition"
+    #: trains the nets; None if there is nothing to train
+    trainer: RewardTrainer | None = None
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        obs_key: str | Sequence[str] | None = None,
+        default_eta: float = 1.0,
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        #: the settings that the caller chose, which :meth:`load` does not change
+        self.given = checked({name: value for name, value in settings.items() if value is not None}, ARGUMENTS)
+        #: arguments with which a second reward of this class can load this one's state_dict
+        self.init_kwargs: dict[str, Any] = {**DEFAULTS, "eta": default_eta, **self.given, "obs_key": obs_key}
+        self.reader = FrameReader(observation_space, obs_key)
+        #: running statistics of vectors; images are scaled by their bounds
+        self.obs_stats = None if self.reader.is_image else RunningMeanStd(self.frame_shape)
+        #: turns the bonus into the intrinsic reward
+        self.scale = RewardScale()
+        #: number of calls of :meth:`start`
+        self.n_starts = 0
+
+    def set_up(self, device: th.device | str) -> None:
+        """
+        Move the nets to their device and create their trainer. The nets must be complete.
+
+        :param device: PyTorch device
+        """
+        self.to(get_device(device))
+        if any(parameter.requires_grad for parameter in self.parameters()):
+            self.trainer = RewardTrainer(self)
+        self.set_precision()
+        self._use_settings()
+
+    def _use_settings(self) -> None:
+        """Apply ``init_kwargs``, which may have changed."""
+        settings = self.init_kwargs
+        self.scale.configure(settings["eta"], settings["norm_reward"], self.device)
+        if self.trainer is not None:
+            self.trainer.configure(settings["learning_rate"], settings["batch_size"], settings["n_epochs"])
+
+    def set_progress(self, progress_remaining: float) -> None:
+        """
+        Update ``eta`` and the learning rate from their schedules. Constants stay as they are.
+
+        :param progress_remaining: Remaining training progress, from 1 at the beginning to 0, as in SB3's
+            schedules. A value below 0, which occurs if the last rollout exceeds the training, counts as 0
+        """
+        remaining = max(0.0, progress_remaining)
+        self.scale.set_progress(remaining)
+        if self.trainer is not None:
+            self.trainer.set_progress(remaining)
+
+    def set_precision(self) -> None:
+        """Apply the precision to the nets. It must be called again after they have moved to another device."""
+        precision = self.init_kwargs["precision"]
+        resolved = resolve_precision(precision, self.device)
+        if precision != "float32" and (self.reader.is_image or precision != "auto"):
+            set_precision(self, resolved)
+
+    @property
+    def device(self) -> th.device:
+        """
+        Device of the nets. A trained parameter gives it without a search, since it is read several times per
+        step.
+        """
+        if self.trainer is not None:
+            return self.trainer.parameters[0].device
+        return next(itertools.chain(self.parameters(), self.buffers())).device
+
+    @property
+    def spec(self) -> Any:
+        """Value of an argument ``snd`` that makes such a reward, together with ``init_kwargs``."""
+        return type(self)
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of one frame, ``(C, H, W)`` or ``(D,)``."""
+        return self.reader.shape
+
+    def select(self, obs: Any) -> th.Tensor:
+        """
+        Extract the newest frames and move them to the nets' device. The result can be passed wherever a method
+        takes ``obs``.
+
+        :param obs: ``(n, *obs_shape)``, or a dict of these
+        :return: newest frames ``(n, *frame_shape)``: images in the environment's dtype, vectors in float32
+        """
+        return self.reader.newest(obs, self.device)
+
+    def prepare(self, obs: Any) -> th.Tensor:
+        """
+        Prepare observations for the nets: images are scaled to [0, 1], vectors normalised by their running
+        statistics and clamped to ±5.
+
+        :param obs: ``(n, *obs_shape)``
+        :return: input of the nets, ``(n, *frame_shape)`` float32
+        """
+        frames = self.reader.scale(self.select(obs))
+        return frames if self.obs_stats is None else self.obs_stats.normalize(frames, clip=VECTOR_CLIP)
+
+    @th.no_grad()
+    def observe(self, obs: Any) -> None:
+        """
+        Update running statistics of observations, if there are any. This is called once per step of the
+        environments, before :meth:`bonus`.
+
+        :param obs: ``(n, *obs_shape)``
+        """
+        if self.obs_stats is not None:
+            self.obs_stats.update(self.reader.scale(self.select(obs)))
+
+    def start(self, n_envs: int) -> None:
+        """
+        Allocate empty memory for a number of environments. A subclass with a memory extends this.
+
+        :param n_envs: Number of environments
+        """
+        self.n_starts += 1
+
+    def begin(self, frames: th.Tensor, which: th.Tensor) -> None:
+        """
+        Empty the memory of environments that begin an episode, and insert their first states if the reward
+        does so. By default there is no memory.
+
+        :param frames: Frames of all environments, ``(n_envs, *frame_shape)``
+        :param which: Environments that begin an episode, ``(n_envs,)`` bool
+        """
+
+    @abstractmethod
+    def bonus(self, step: Step) -> th.Tensor:
+        """
+        Compute the unscaled bonus. This must change nothing.
+
+        :param step: One step of the environments; with ``reads = "state"`` it holds only the states
+        :return: bonus >= 0, ``(n,)`` float32 on the nets' device
+        """
+
+    def remember(self, step: Step) -> None:
+        """
+        Take a step into the memory. By default there is no memory.
+
+        :param step: The step that :meth:`bonus` has just rated, with the true successors
+        """
+
+    def loss(self, batch: Transitions, **draws: Any) -> dict[str, th.Tensor]:
+        """
+        Compute the loss of a minibatch. A reward whose nets are trained must define it.
+
+        :param batch: Prepared transitions
+        :param draws: Random numbers of the loss, if they should not be drawn
+        :return: scalar terms by name; ``"loss"`` is the one to minimise
+        """
+        raise NotImplementedError(f"{type(self).__name__} has parameters to train, but no loss.")
+
+    def transitions(
+        self, obs: Any, next_obs: Any, actions: th.Tensor | None = None, ends: th.Tensor | None = None
+    ) -> Transitions:
+        """
+        Assemble a minibatch of given pairs.
+
+        :param obs: s_t, ``(B, *obs_shape)``; a loss that compares pairs of other states draws them from these
+        :param next_obs: s_{t+1}, ``(B, *obs_shape)``
+        :param actions: ``(B, *action_shape)``
+        :param ends: Whether the episode ended with the transition, ``(B,)`` bool; by default it did not
+        :return: the minibatch
+        """
+        states = self.prepare(obs)
+        n = len(states)
+        next_index = th.arange(n, 2 * n, device=self.device)
+        frames = th.cat([states, self.prepare(next_obs)])
+        ends = th.zeros(n, dtype=th.bool, device=self.device) if ends is None else ends
+        return Transitions(frames, next_index, n, states.__getitem__, actions, ends)
+
+    def get_run_state(self) -> dict[str, th.Tensor]:
+        """
+        Return what belongs to a run and not to the model: all non-persistent buffers.
+
+        :return: tensors by name
+        """
+        saved = self.state_dict()
+        return {name: buffer for name, buffer in self.named_buffers() if name not in saved}
+
+    def set_run_state(self, state: dict[str, th.Tensor]) -> None:
+        """
+        Restore what :meth:`get_run_state` returned.
+
+        :param state: Tensors by name
+        """
+        for name, value in state.items():
+            module, _, attribute = name.rpartition(".")
+            setattr(self.get_submodule(module), attribute, value.to(self.device))
+
+    def save(self, path: str | pathlib.Path) -> None:
+        """
+        Write nets, running statistics, optimiser and settings. The present value of a schedule is saved, not
+        the schedule. The file can be loaded with ``weights_only=True``.
+
+        :param path: File to write
+        """
+        settings = {name: self.init_kwargs[name] for name in SAVED_SETTINGS} | {"eta": self.scale.eta}
+        saved = {"snd": self.state_dict(), "settings": settings}
+        if self.trainer is not None:
+            settings["learning_rate"] = self.trainer.optimizer.param_groups[0]["lr"]
+            saved["optimizer"] = self.trainer.optimizer.state_dict()
+        th.save(saved, path)
+
+    def load(self, path: str | pathlib.Path) -> None:
+        """
+        Load a file that :meth:`save` wrote, in place. A setting that was passed when this object was created
+        (``eta``, ``learning_rate``, ``batch_size``, ``n_epochs``, ``norm_reward``) keeps its value; the others
+        are taken from the file.
+
+        :param path: File to read
+        :raises ValueError: if the file holds another reward or other sizes, or anything but tensors, which is
+            not executed
+        """
+        try:
+            saved = th.load(path, map_location=self.device, weights_only=True)
+        except UNREADABLE as error:
+            raise ValueError(f"{path} is not a file of tensors that SND.save wrote, so nothing was loaded.") from error
+        before = self.init_kwargs
+        try:
+            settings = {name: saved.get("settings", {})[name] for name in SAVED_SETTINGS if name in saved.get("settings", {})}
+            self.init_kwargs = {**before, **checked(settings, ARGUMENTS), **self.given}
+            self._use_settings()
+            self.load_state_dict(saved["snd"])
+            if self.trainer is not None:
+                self.trainer.optimizer.load_state_dict(saved["optimizer"])
+        except UNREADABLE as error:
+            self.init_kwargs = before
+            self._use_settings()
+            spec = getattr(self.spec, "__name__", repr(self.spec))
+            raise ValueError(f"{path} does not hold an SND with target {spec} of these sizes.") from error
+
+    def check_space(self, observation_space: spaces.Space) -> None:
+        """
+        Check that the nets fit an environment.
+
+        :param observation_space: Observation space of the environment
+        :raises ValueError: if these nets were made for other frames
+        """
+        reader = FrameReader(observation_space, self.reader.obs_key)
+        made_for, given = self.reader.describe(), reader.describe()
+        if made_for != given:
+            raise ValueError(
+                f"This {type(self).__name__} was made for {made_for}, but the environment gives {given}:"
+                " create it with the environment's observation_space."
+            )
