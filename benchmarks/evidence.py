@@ -28,7 +28,8 @@ from evidence_points import is_done, n_steps_kept, status, write_report
 from evidence_queue import Stage, read_queue
 
 from sb3_snd.common.extras import require_or_exit
-from sb3_snd.runs.checkpoints import StopRequest, checkpoints
+from sb3_snd.runs.checkpoint_files import list_checkpoints
+from sb3_snd.runs.stop_request import StopRequest
 from sb3_snd.sweep.runs import last_line
 
 ROOT = Path(__file__).parent.parent
@@ -87,7 +88,7 @@ def train(stage: Stage, args: argparse.Namespace, log: Log, stop: StopRequest) -
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # lasts as long as the process that has it as its output
         except BlockingIOError:
             raise ValueError(f"{stage} is being trained by another process: end that one with SIGTERM first.") from None
-        steps = next((int(path.stem.split("_")[2]) for path in checkpoints(stage.folder(args.logs))), 0)
+        steps = next((int(path.stem.split("_")[2]) for path in list_checkpoints(stage.folder(args.logs))), 0)
         command, where = stage.command(args.logs, args.device), machine(args.device)
         began = f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M}"
         with open(args.logs / "sessions.jsonl", "a") as sessions:

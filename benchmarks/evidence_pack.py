@@ -21,7 +21,7 @@ from stable_baselines3.common.utils import get_device
 
 from sb3_snd.common.precision import resolve_precision
 from sb3_snd.report.runs import episode_steps, read_columns, read_monitor
-from sb3_snd.runs.checkpoints import STATE, checkpoints
+from sb3_snd.runs.checkpoint_files import STATE, list_checkpoints
 
 LIMIT = 1_000_000  # bytes of a file above which it is thinned
 LINE = 64  # bytes of a line of a thinned monitor file, at most
@@ -126,7 +126,7 @@ def read_places(folder: Path) -> list[str]:
     :param folder: Of a run
     :return: the distinct places that its newest checkpoint knows, of ``ExplorationLogger``
     """
-    for path in checkpoints(folder)[:1]:
+    for path in list_checkpoints(folder)[:1]:
         with zipfile.ZipFile(path) as archive:
             callbacks = dict(pickle.loads(archive.read(STATE))["callbacks"])  # our own file
         return list(map(str, sorted(callbacks.get("ExplorationLogger", {}).get("places", ()))))

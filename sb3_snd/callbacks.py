@@ -6,6 +6,7 @@ Knows SB3's callbacks and the wrapper, but no algorithm of its own.
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -98,6 +99,23 @@ class SNDCallback(BaseCallback):
             self.restore = None  # so that a continued training does not load it again
         if self.save_path is not None:
             self.save_path.mkdir(parents=True, exist_ok=True)
+
+    def get_run_state(self) -> dict[str, Any]:
+        """
+        Return what a checkpoint between two rollouts must hold, in addition to nets and wrapper.
+
+        :return: attribute name -> value
+        """
+        # Left out: how many transitions are still to be replayed, as replay buffers are in no checkpoint
+        return {"n_calls": self.n_calls}
+
+    def set_run_state(self, state: dict[str, Any]) -> None:
+        """
+        Restore the state that :meth:`get_run_state` returned.
+
+        :param state: Attribute name -> value
+        """
+        vars(self).update(state)
 
     def _on_training_start(self) -> None:
         assert self.wrapper is not None
@@ -207,6 +225,22 @@ class EtaProposal(BaseCallback):
         if self._wrapper is None:
             raise ValueError("EtaProposal found no intrinsic reward: use PPOSND, or VecIntrinsicReward with SNDCallback.")
         self._n_before = self._wrapper.n_rollouts
+
+    def get_run_state(self) -> dict[str, Any]:
+        """
+        Return what a checkpoint between two rollouts must hold.
+
+        :return: attribute name -> value
+        """
+        return {"eta": self.eta, "_n_before": self._n_before}
+
+    def set_run_state(self, state: dict[str, Any]) -> None:
+        """
+        Restore the state that :meth:`get_run_state` returned.
+
+        :param state: Attribute name -> value
+        """
+        vars(self).update(state)
 
     def _on_step(self) -> bool:
         assert self._wrapper is not None

@@ -18,9 +18,12 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from sb3_snd.common.check_nan import NonFiniteError
 from sb3_snd.common.extras import require
 from sb3_snd.hyperparams_opt import SearchManager, evaluated
-from sb3_snd.runs.checkpoints import RunCheckpoint, StopRequest, find_checkpoint, find_normalizer, load_run, save_whole
+from sb3_snd.runs.checkpoint_files import find_checkpoint, find_normalizer, save_atomically
+from sb3_snd.runs.checkpoints import RunCheckpoint
 from sb3_snd.runs.fault_messages import describe, needed_memory
-from sb3_snd.runs.log_files import forget_events, written_whole
+from sb3_snd.runs.log_files import atomic_write, delete_event_files
+from sb3_snd.runs.resume import load_run
+from sb3_snd.runs.stop_request import StopRequest
 
 require("rl_zoo3", "zoo")
 
@@ -84,7 +87,7 @@ class ResumableManager(SearchManager):
         print(*refused, f"--resume: {self._checkpoint or f'no checkpoint in {self.save_path}, so the run restarts'}", sep="\n")
         self.continue_training = self._checkpoint is not None
         if self._checkpoint is None:
-            forget_events(Path(self.save_path))
+            delete_event_files(Path(self.save_path))
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
         """See ``ExperimentManager``. A checkpoint (``-i``) gets its own statistics, not the final ones or none."""
@@ -192,10 +195,10 @@ class ResumableManager(SearchManager):
         """
         folder = Path(self.save_path)
         print(f"Saving to {folder}")
-        save_whole(model, folder / f"{self.env_name}.zip")
+        save_atomically(model, folder / f"{self.env_name}.zip")
         if self.save_replay_buffer and hasattr(model, "save_replay_buffer"):
             model.save_replay_buffer(folder / "replay_buffer.pkl")
         normalizer = model.get_vec_normalize_env()
         if normalizer is not None:
-            with written_whole(Path(self.params_path) / "vecnormalize.pkl") as file:
+            with atomic_write(Path(self.params_path) / "vecnormalize.pkl") as file:
                 pickle.dump(normalizer, file)

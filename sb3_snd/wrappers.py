@@ -61,18 +61,6 @@ class VecIntrinsicReward(VecEnvWrapper):
         that already has an intrinsic reward
     """
 
-    #: attributes that a checkpoint between two rollouts does not need
-    transient = (
-        "_training",
-        "_learn_call",
-        "_recording",
-        "_recorded_actions",
-        "_terminal_frames",
-        "_intrinsic",
-        "_step",
-        "terminal_observations",
-    )
-
     def __init__(
         self,
         venv: VecEnv,
@@ -127,6 +115,31 @@ class VecIntrinsicReward(VecEnvWrapper):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, class_attributes=dict(inspect.getmembers(type(self))), _learn_call=None)
+
+    def get_run_state(self) -> dict[str, Any]:
+        """
+        Return what a checkpoint between two rollouts must hold, in addition to the environments.
+
+        :return: attribute name -> value
+        """
+        self._add_to_sums()
+        # Left out: the nets, which are saved with the model; the weights of the rewards and what is recorded, which
+        # the next rollout sets anew; and the training mode, which is up to the next call of learn
+        names = ("last_obs", "n_rollouts", "proposed_eta", "_warned", "_sums", "_extrinsic_sum", "_n_steps")
+        state = {name: getattr(self, name) for name in names}
+        return {**state, "reward": self.snd.get_run_state(), "follows": self._starts == self.snd.n_starts}
+
+    def set_run_state(self, state: dict[str, Any]) -> None:
+        """
+        Restore the state that :meth:`get_run_state` returned.
+
+        :param state: Attribute name -> value; its tensors may be on any device
+        """
+        attributes = {name: value for name, value in state.items() if name not in ("reward", "follows")}
+        vars(self).update(attributes)
+        self.snd.set_run_state(state["reward"])
+        self._starts = self.snd.n_starts if state["follows"] else None
+        self._sums = {name: value.to(self.snd.device) for name, value in self._sums.items()}
 
     @property
     def training(self) -> bool:

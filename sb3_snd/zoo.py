@@ -37,9 +37,10 @@ from sb3_snd.ppo_snd.ppo_snd import PPOSND
 from sb3_snd.ppo_snd.validation import check_discount
 from sb3_snd.resumable import ResumableManager
 from sb3_snd.rewards.snd import SND
-from sb3_snd.runs.checkpoints import StopRequest, normalizer_folder
+from sb3_snd.runs.checkpoint_files import normalizer_folder
 from sb3_snd.runs.learning_curve import plot_learning_curve
 from sb3_snd.runs.monitor import StreamMonitor
+from sb3_snd.runs.stop_request import StopRequest
 from sb3_snd.runs.video import VecNoveltyStrip, VecVideoFile
 
 require("rl_zoo3", "zoo")

@@ -11,24 +11,24 @@ import zipfile
 from pathlib import Path
 
 import gymnasium as gym
-import numpy as np
 import pytest
 import torch as th
-from fakes import CountingEnv
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import LinearSchedule
-from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
+from stable_baselines3.common.vec_env import VecNormalize
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sb3_snd import PPOSND, ExplorationLogger, SNDCallback, VecIntrinsicReward, zoo
 from sb3_snd.common.check_nan import NonFiniteError
-from sb3_snd.runs import checkpoints, log_files
-from sb3_snd.runs.checkpoints import RunCheckpoint, StopRequest, find_checkpoint, flaw, load_run, save_whole
-from sb3_snd.runs.env_state import get_env_state, set_env_state
-from sb3_snd.runs.log_files import forget_events, written_whole
+from sb3_snd.runs import log_files
+from sb3_snd.runs.checkpoint_files import find_checkpoint, list_checkpoints, save_atomically, why_unusable
+from sb3_snd.runs.checkpoints import RunCheckpoint, find_snd
+from sb3_snd.runs.log_files import delete_event_files
 from sb3_snd.runs.monitor import StreamMonitor
+from sb3_snd.runs.resume import load_run
+from sb3_snd.runs.stop_request import StopRequest
 
 IDENTITY = {"algo": "some", "environment": "DeepSea-v0", "seed": 5}
 SIZES = dict(n_steps=16, batch_size=32, n_epochs=2, seed=5, device="cpu")
@@ -71,7 +71,7 @@ def train(folder, kind=two_streams, stop=None, step=0, what=None, total=TOTAL):
     algorithm, env, kwargs = kind(venv)
     path, _ = find_checkpoint(folder, IDENTITY)
     if path is None:
-        forget_events(folder)
+        delete_event_files(folder)
     callbacks = [Until(step, what), StreamMonitor(folder, "DeepSea-v0", append=path is not None), ExplorationLogger()]
     callbacks += [SNDCallback()] if kind is bonus else []
     _, eval_env, _ = kind(VecNormalize(make_vec_env("DeepSea-v0", env_kwargs={"size": 5}), norm_obs=False, training=False))
@@ -112,7 +112,7 @@ def everything(model):
     for name, state in model.get_parameters().items():
         flat = state if "optimizer" not in name else {f"{i}.{k}": v for i, s in state["state"].items() for k, v in s.items()}
         tensors.update({f"{name}.{key}": value for key, value in flat.items()})
-    snd = checkpoints.find_snd(model)
+    snd = find_snd(model)
     if snd is not None:
         tensors.update({f"nets.{key}": value for key, value in snd.state_dict().items()})
     return tensors, (model.num_timesteps, model._n_updates, [episode["r"] for episode in model.ep_info_buffer])
@@ -214,7 +214,7 @@ def test_asked_to_stop_within_a_rollout(tmp_path):
     with StopRequest() as stop:
         half = train(tmp_path / "stopped", stop=stop, step=340, what=lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert stop.received == signal.SIGTERM and half.num_timesteps == 320
-    assert checkpoints.checkpoints(tmp_path / "stopped")[0].name == "rl_model_320_steps.zip"
+    assert list_checkpoints(tmp_path / "stopped")[0].name == "rl_model_320_steps.zip"
     assert_same_logs_up_to(320, tmp_path / "whole", tmp_path / "stopped")
     other = train(tmp_path / "stopped")
     assert_same_run(tmp_path / "whole", tmp_path / "stopped", model, other)
@@ -270,9 +270,9 @@ def test_a_second_signal_acts_as_ever():
 
 def test_broken_and_foreign_files_are_named_and_the_one_before_is_taken(tmp_path):
     train(tmp_path / "run", total=320)
-    names = [path.name for path in checkpoints.checkpoints(tmp_path / "run")]
+    names = [path.name for path in list_checkpoints(tmp_path / "run")]
     assert names == [f"rl_model_{steps}_steps.zip" for steps in (320, 256, 192)]  # the newest three
-    newest, second, third = checkpoints.checkpoints(tmp_path / "run")
+    newest, second, third = list_checkpoints(tmp_path / "run")
     content = newest.read_bytes()
     newest.write_bytes(content[: len(content) // 2])
     PPO("MlpPolicy", "CartPole-v1", device="cpu").save(tmp_path / "run" / "rl_model_999_steps.zip")
@@ -288,7 +288,7 @@ def test_broken_and_foreign_files_are_named_and_the_one_before_is_taken(tmp_path
         "it is truncated or not a zip file; trying the checkpoint before it.",
         "its entry policy.pth is damaged; trying the checkpoint before it.",
     ]
-    assert flaw(third, {**IDENTITY, "seed": 6}) == "its seed is 5, not 6"
+    assert why_unusable(third, {**IDENTITY, "seed": 6}) == "its seed is 5, not 6"
     assert find_checkpoint(tmp_path / "run", {**IDENTITY, "algo": "other"})[0] is None
     model = PPOSND.load(third, device="cpu")  # it is a model, too
     assert model.num_timesteps == 192
@@ -303,15 +303,15 @@ def moments(model):
 
 
 def nets(model):
-    return next(checkpoints.find_snd(model).parameters()).data
+    return next(find_snd(model).parameters()).data
 
 
 def moments_of_nets(model):
-    return next(iter(checkpoints.find_snd(model).trainer.optimizer.state.values()))["exp_avg_sq"]
+    return next(iter(find_snd(model).trainer.optimizer.state.values()))["exp_avg_sq"]
 
 
 def statistics(model):
-    return checkpoints.find_snd(model).target.frame_stats.var
+    return find_snd(model).target.frame_stats.var
 
 
 POISONED = [
@@ -343,7 +343,7 @@ def test_nets_that_are_not_finite_are_no_checkpoint(kind, part, value, name, tmp
     assert error.value.poisoned and len(before) == 6
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name in before} == before
     assert not [path for path in folder.iterdir() if "256" in path.name]
-    monkeypatch.setattr(saver, "_refuse_poison", None)
+    monkeypatch.setattr(saver, "_refuse_non_finite", None)
     saver.save()
     found, refused = find_checkpoint(folder, IDENTITY)
     assert found == folder / "rl_model_192_steps.zip"
@@ -353,29 +353,30 @@ def test_nets_that_are_not_finite_are_no_checkpoint(kind, part, value, name, tmp
     assert where[0].split(":")[:-1] == name.split(":")[:-1]  # the first parameter is not called the same in each target
 
 
+def test_a_checkpoint_comes_last(tmp_path):
+    """Otherwise it would save what the others have not done yet."""
+    env = make_vec_env("DeepSea-v0", 4, env_kwargs={"size": 5})
+    model = PPO("MlpPolicy", env, **SIZES)
+    callbacks = [Until(0, None)]
+    first = [RunCheckpoint(tmp_path, 64, callbacks, IDENTITY), *callbacks]
+    with pytest.raises(ValueError, match="must be the last callback, but Until does not come before it: append it last"):
+        model.learn(128, callback=first)
+    assert list(tmp_path.iterdir()) == []
+    model.learn(128, callback=[*callbacks, RunCheckpoint(tmp_path, 64, callbacks, IDENTITY)])
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["rl_model_128_steps.zip", "rl_model_64_steps.zip"]
+
+
 def test_infinities_on_purpose_are_saved(tmp_path):
     """A mask is infinite from the beginning, and in the run that goes on."""
     env = make_vec_env("DeepSea-v0", 4, seed=5, env_kwargs={"size": 5})
     model = PPO("MlpPolicy", env, **SIZES)
     model.policy.register_buffer("mask", th.tensor([0.0, -float("inf")]), persistent=True)
     model.learn(128, callback=RunCheckpoint(tmp_path, 64, [], IDENTITY))
-    (newest, _), refused = checkpoints.checkpoints(tmp_path), find_checkpoint(tmp_path, IDENTITY)
+    (newest, _), refused = list_checkpoints(tmp_path), find_checkpoint(tmp_path, IDENTITY)
     assert refused == (newest, [])
     model.policy.mask[0] = float("nan")
     with pytest.raises(NonFiniteError, match="policy:mask in the model to be saved is nan"):
         model.learn(128, callback=RunCheckpoint(tmp_path, 64, [], IDENTITY))
-
-
-def test_a_file_is_whole_or_as_it_was(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("before")
-    with pytest.raises(OSError, match="full"), written_whole(path) as file:
-        file.write(b"half")
-        raise OSError("the disk is full")
-    assert path.read_text() == "before" and [entry.name for entry in tmp_path.iterdir()] == ["file"]
-    with written_whole(path) as file:
-        file.write(b"after")
-    assert path.read_text() == "after" and path.stat().st_mode & 0o777 == 0o644
 
 
 def test_a_disk_that_is_full_costs_no_checkpoint(tmp_path, monkeypatch):
@@ -387,68 +388,9 @@ def test_a_disk_that_is_full_costs_no_checkpoint(tmp_path, monkeypatch):
 
     monkeypatch.setattr(log_files.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        save_whole(PPO("MlpPolicy", "CartPole-v1", device="cpu"), next(tmp_path.rglob("rl_model_128_steps.zip")))
+        save_atomically(PPO("MlpPolicy", "CartPole-v1", device="cpu"), next(tmp_path.rglob("rl_model_128_steps.zip")))
     assert {path.name: path.read_bytes() for path in tmp_path.rglob("rl_model_*.zip")} == before
     assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]
-
-
-def test_environments_that_hold_plain_data_only():
-    """Wrappers, time limit and generators: after the state is put back the same steps lead to the same results."""
-
-    def play(env, n_steps):
-        return [np.concatenate([np.ravel(part) for part in env.step(np.array([t % 3, 1]))[:3]]) for t in range(n_steps)]
-
-    def make():
-        return VecFrameStack(VecNormalize(make_vec_env("MountainCar-v0", 2, seed=1)), 2)
-
-    env = make()
-    env.reset()
-    play(env, 190)
-    saved = get_env_state(env)
-    expected = play(env, 50)  # over the time limit, into a random beginning
-    other = make()
-    other.reset()
-    assert set_env_state(other, saved) == ""
-    np.testing.assert_array_equal(play(other, 50), expected)
-    assert sum(bool(row[-1]) for row in expected) > 0
-
-
-class Remembering(CountingEnv):
-    """Not plain, but it can tell."""
-
-    def __init__(self):
-        super().__init__()
-        self.secret = object()
-
-    def get_state(self):
-        return self.step_count
-
-    def set_state(self, state):
-        self.step_count = state
-
-
-def test_environments_that_tell_their_state_and_those_that_cannot():
-    env, other = DummyVecEnv([Remembering]), DummyVecEnv([Remembering])
-    env.reset()
-    other.reset()
-    env.step(np.array([0]))
-    env.step(np.array([0]))
-    assert set_env_state(other, get_env_state(env)) == ""
-    assert other.step(np.array([0]))[0].tolist() == [[0.0, 3.0]]
-
-    class Secret(CountingEnv):
-        def __init__(self):
-            super().__init__()
-            self.secret = object()
-
-    env = VecNormalize(DummyVecEnv([Secret]))
-    env.reset()
-    env.ret_rms.mean = np.float64(7.0)
-    other = VecNormalize(DummyVecEnv([Secret]))
-    assert set_env_state(other, get_env_state(env)) == "Secret.secret (object) is not plain data"
-    assert other.ret_rms.mean == 7.0  # the wrappers' state is there all the same
-    with pytest.raises(ValueError, match=r"saved with the wrappers \['VecNormalize'\] but has \[\]: use the same wrappers"):
-        set_env_state(DummyVecEnv([Secret]), get_env_state(env))
 
 
 def zoo_run(folder, *more):

@@ -1,99 +1,116 @@
-"""State of wrappers as plain data: saved without a device, put back on the device of what it replaces."""
-
-import pickle
-from collections import OrderedDict, defaultdict, deque, namedtuple
+"""State of environments and wrappers: after it is put back, the same steps lead to the same results."""
 
 import numpy as np
 import pytest
 import torch as th
+from devices import gpu, on
 from fakes import CountingEnv
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnvWrapper, VecFrameStack, VecNormalize
 
 from sb3_snd import VecIntrinsicReward
-from sb3_snd.runs.env_state import get_env_state, plain_state, set_env_state, set_plain_state
-
-Pair = namedtuple("Pair", ("first", "second"))
+from sb3_snd.runs.env_state import get_env_state, set_env_state
 
 
-class OnGPU(th.Tensor):
-    """Stands for a tensor on a GPU: it can be brought to the CPU, and pickled as it is it is of no use elsewhere."""
+def test_environments_that_hold_plain_data_only():
+    """Wrappers, time limit and generators: after the state is put back the same steps lead to the same results."""
 
-    def cpu(self, *_, **__):
-        return self.as_subclass(th.Tensor).clone()
+    def play(env, n_steps):
+        return [np.concatenate([np.ravel(part) for part in env.step(np.array([t % 3, 1]))[:3]]) for t in range(n_steps)]
 
-    def to(self, *args, **kwargs):
-        assert th.device(kwargs.get("device", args[0])).type == "cpu"
-        return self.cpu()
+    def make():
+        return VecFrameStack(VecNormalize(make_vec_env("MountainCar-v0", 2, seed=1)), 2)
 
-    def __reduce_ex__(self, _):
-        raise RuntimeError("Attempting to deserialize object on a CUDA device but torch.cuda.is_available() is False.")
-
-
-def gpu(*numbers):
-    return th.tensor(numbers).as_subclass(OnGPU)
-
-
-class Holding:
-    """Tensors wherever plain data may hold them."""
-
-    def __init__(self, tensor):
-        self.plain = tensor(1.0)
-        self.by_name = {"a": tensor(2.0), "b": {"c": [tensor(3.0), 7]}}
-        self.ordered = OrderedDict(x=tensor(4.0))
-        self.grouped = defaultdict(list, y=[tensor(5.0)])
-        self.recent = deque([tensor(6.0), tensor(7.0)], maxlen=3)
-        self.pair = (tensor(8.0), Pair(tensor(9.0), "words"))
-        self.array = np.arange(3)
+    env = make()
+    env.reset()
+    play(env, 190)
+    saved = get_env_state(env)
+    expected = play(env, 50)  # over the time limit, into a random beginning
+    other = make()
+    other.reset()
+    assert set_env_state(other, saved) == ""
+    np.testing.assert_array_equal(play(other, 50), expected)
+    assert sum(bool(row[-1]) for row in expected) > 0
 
 
-def tensors(owner):
-    return [
-        owner.plain,
-        owner.by_name["a"],
-        owner.by_name["b"]["c"][0],
-        owner.ordered["x"],
-        owner.grouped["y"][0],
-        *owner.recent,
-        owner.pair[0],
-        owner.pair[1].first,
-    ]
+class Telling(CountingEnv):
+    """Not plain, but it can tell."""
+
+    def __init__(self):
+        super().__init__()
+        self.secret = object()
+
+    def get_state(self):
+        return self.step_count
+
+    def set_state(self, state):
+        self.step_count = state
 
 
-def on(device):
-    return lambda *numbers: th.tensor(numbers, device=device)
+def test_environments_that_tell_their_state_and_those_that_cannot():
+    env, other = DummyVecEnv([Telling]), DummyVecEnv([Telling])
+    env.reset()
+    other.reset()
+    env.step(np.array([0]))
+    env.step(np.array([0]))
+    assert set_env_state(other, get_env_state(env)) == ""
+    assert other.step(np.array([0]))[0].tolist() == [[0.0, 3.0]]
+
+    class Secret(CountingEnv):
+        def __init__(self):
+            super().__init__()
+            self.secret = object()
+
+    env = VecNormalize(DummyVecEnv([Secret]))
+    env.reset()
+    env.ret_rms.mean = np.float64(7.0)
+    other = VecNormalize(DummyVecEnv([Secret]))
+    assert set_env_state(other, get_env_state(env)) == "Secret.secret (object) is not plain data"
+    assert other.ret_rms.mean == 7.0  # the wrappers' state is there all the same
+    with pytest.raises(ValueError, match=r"saved with the wrappers \['VecNormalize'\] but has \[\]: use the same wrappers"):
+        set_env_state(DummyVecEnv([Secret]), get_env_state(env))
 
 
-def test_tensors_are_saved_on_the_cpu_however_deep():
-    holding = Holding(gpu)
-    with pytest.raises(RuntimeError, match="CUDA device"):  # the stand-in would show it
-        pickle.dumps(vars(holding))
-    saved = pickle.loads(pickle.dumps(plain_state(holding)))
-    other = Holding(on("cpu"))
-    vars(other).clear()
-    set_plain_state(other, saved)
-    assert [type(tensor) for tensor in tensors(other)] == [th.Tensor] * 9
-    assert [tensor.item() for tensor in tensors(other)] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]
-    kinds = [type(value) for value in (other.ordered, other.grouped, other.recent, other.pair[1])]
-    assert kinds == [OrderedDict, defaultdict, deque, Pair]
-    assert other.recent.maxlen == 3 and other.grouped["new"] == [] and other.by_name["b"]["c"][1] == 7
-    assert other.array.tolist() == [0, 1, 2] and other.pair[1].second == "words"
-    assert [type(tensor) for tensor in tensors(holding)] == [OnGPU] * 9  # as they were
+@pytest.mark.parametrize("state", [[7], {"count": 7}, ("method", 7)])
+@pytest.mark.parametrize("kind", [DummyVecEnv, SubprocVecEnv])
+def test_a_state_may_look_like_anything(kind, state):
+    """What ``get_state`` returns comes back to ``set_state`` as it was."""
+    env = kind([Carrying] * 2)
+    env.reset()
+    env.set_attr("carried", state, indices=1)
+    saved = get_env_state(env)
+    env.set_attr("carried", None)
+    assert set_env_state(env, saved) == ""
+    assert env.get_attr("carried") == [0, state]
+    env.close()
 
 
-def test_tensors_go_to_the_device_of_those_they_replace():
-    owner = Holding(on("meta"))
-    owner.plain, owner.by_name["b"]["c"] = th.zeros(1), [th.zeros(1)]
-    set_plain_state(owner, plain_state(Holding(on("cpu"))))
-    devices = [tensor.device.type for tensor in tensors(owner)]
-    assert devices == ["cpu", "meta", "cpu", "meta", "meta", "meta", "meta", "meta", "meta"]
+class Carrying(CountingEnv):
+    carried = 0
+
+    def get_state(self):
+        return self.carried
+
+    def set_state(self, state):
+        self.carried = state
 
 
-def test_tensors_that_replace_none_go_where_the_others_are():
-    """A queue that fills in the course of a run is empty in a new one."""
-    owner = Holding(on("meta"))
-    owner.recent, owner.by_name, owner.grouped, owner.pair = deque(maxlen=3), {}, None, ()
-    set_plain_state(owner, plain_state(Holding(on("cpu"))))
-    assert {tensor.device.type for tensor in tensors(owner)} == {"meta"}
+def test_a_vector_environment_may_tell_the_state_of_all():
+    class Whole(DummyVecEnv):
+        def get_state(self):
+            return [env.step_count for env in self.envs]
+
+        def set_state(self, state):
+            for env, step_count in zip(self.envs, state, strict=True):
+                env.step_count = step_count
+
+    env = Whole([CountingEnv] * 2)
+    env.reset()
+    env.envs[1].step_count = 3
+    saved = get_env_state(env)
+    env.reset()
+    assert set_env_state(env, saved) == ""
+    assert [inner.step_count for inner in env.envs] == [0, 3]
 
 
 class Remembering(CountingEnv):

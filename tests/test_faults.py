@@ -18,8 +18,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_snd import PPOSND, SNDCallback, VecIntrinsicReward, zoo
 from sb3_snd.common.check_nan import NonFiniteError, check_rewards
-from sb3_snd.runs.checkpoints import RunCheckpoint, find_checkpoint
-from sb3_snd.runs.fault_messages import describe, needed_memory
+from sb3_snd.runs.checkpoint_files import find_checkpoint
+from sb3_snd.runs.checkpoints import RunCheckpoint
+from sb3_snd.runs.fault_messages import NeededMemory, describe, needed_memory
 from sb3_snd.targets import Target
 
 ROOT = Path(__file__).parent.parent
@@ -142,10 +143,14 @@ def test_memory_by_hand():
     )
     frame = 36 * 36
     batch = 4 * (4 * frame + 2 * 4 * (frame + 10 + 10))
-    assert needed_memory(model) == {"n_envs, n_steps and the frame size:": 16 * frame, "batch_size:": batch}
+    assert needed_memory(model) == NeededMemory(rollout=16 * frame, minibatch=batch, has_images=True)
+    needed = NeededMemory(2_500_000_000, 40_000_000, False)
     for error in (th.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("not enough memory: you tried")):
-        sentence = describe(error, lambda: {"n_envs:": 2_500_000_000, "batch_size:": 40_000_000})
-        assert sentence == "the memory is full: lower one of these settings (n_envs: about 2.5 GB, batch_size: about 0.04 GB)"
+        settings = "n_envs and n_steps: about 2.5 GB, batch_size: about 0.04 GB"
+        assert describe(error, lambda: needed) == f"the memory is full: lower one of these settings ({settings})"
+    assert "(n_envs, n_steps and the frame size: about 2.5 GB" in describe(
+        MemoryError(), lambda: needed._replace(has_images=True)
+    )
 
 
 def test_other_faults_in_words():
@@ -211,7 +216,7 @@ def test_a_full_disk_ends_the_run_in_a_sentence(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("sb3_snd.runs.checkpoints.save_whole", full)
+    monkeypatch.setattr("sb3_snd.runs.checkpoints.save_atomically", full)
     monkeypatch.setattr(sys, "argv", ["train.py", *command(tmp_path, step=999)])
     with pytest.raises(SystemExit, match=r"after 16 steps the disk is full: free some space; there is no checkpoint yet"):
         zoo.train()

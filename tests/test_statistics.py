@@ -16,9 +16,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_snd import PPOSND, run_files, zoo
+from sb3_snd import PPOSND, zoo
 from sb3_snd.analyze.__main__ import main as analyze
-from sb3_snd.runs.checkpoints import RunCheckpoint, StopRequest, find_normalizer
+from sb3_snd.runs import log_files
+from sb3_snd.runs.checkpoint_files import find_normalizer
+from sb3_snd.runs.checkpoints import RunCheckpoint
+from sb3_snd.runs.stop_request import StopRequest
 
 N_ENVS, ROLLOUT = 4, 64
 ENTRY = dict(n_timesteps=512, policy="MlpPolicy", n_envs=N_ENVS, n_steps=16, batch_size=32, n_epochs=1, normalize=True)
@@ -182,7 +185,7 @@ def test_statistics_are_written_before_their_checkpoint_and_removed_after_it(tmp
         unlink(path, **kwargs)
         done.append(("-", path.name))
 
-    monkeypatch.setattr(run_files.os, "replace", replacing)
+    monkeypatch.setattr(log_files.os, "replace", replacing)
     monkeypatch.setattr(type(tmp_path), "unlink", unlinking)
     PPOSND("MlpPolicy", env, n_steps=16, batch_size=32, n_epochs=1, device="cpu").learn(320, callback=saver)
 

@@ -21,7 +21,7 @@ from sb3_snd.report import published
 from sb3_snd.report.runs import Run, read_run
 from sb3_snd.report.tables import last_reward
 from sb3_snd.rewards.snd import SND
-from sb3_snd.runs.checkpoints import normalizer_folder
+from sb3_snd.runs.checkpoint_files import normalizer_folder
 
 
 class Model(NamedTuple):

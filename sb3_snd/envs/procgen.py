@@ -59,6 +59,9 @@ class ProcgenVecEnv(NativeVecEnv):
         ``use_backgrounds``
     """
 
+    #: steps between two calls of :meth:`get_places` in ``ExplorationLogger``, because a call takes as long as a step
+    place_interval = 8
+
     def __init__(
         self,
         env_id: str,

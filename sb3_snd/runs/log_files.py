@@ -1,4 +1,4 @@
-"""Write files of a run atomically, cut its logs back to an earlier length, and restore random generators.
+"""Write files of a run atomically, and truncate its logs to an earlier length.
 
 Knows the names of log files. Must not know any algorithm.
 """
@@ -6,22 +6,18 @@ Knows the names of log files. Must not know any algorithm.
 import contextlib
 import functools
 import os
-import random
 import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
-import torch as th
+from typing import BinaryIO
 
 LOGS = ("monitor.csv", "progress.csv")
-UNFINISHED = re.compile(r"\..+\.(zip|csv|pkl)\.[a-z0-9_]{8}")  # temporary files of ``written_whole``
+UNFINISHED = re.compile(r"\..+\.(zip|csv|pkl)\.[a-z0-9_]{8}")  # temporary files of ``atomic_write``
 
 
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """
     Write a file atomically: to a temporary file in the same folder, which is flushed to the disk and renamed.
     The temporary file of a killed process is removed by :func:`remove_unfinished`.
@@ -50,7 +46,7 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
 
 def remove_unfinished(folder: Path) -> None:
     """
-    Remove the temporary files that :func:`written_whole` leaves if its process is killed. No other process
+    Remove the temporary files that :func:`atomic_write` leaves if its process is killed. No other process
     may write to the folder meanwhile; a run has only one process.
 
     :param folder: Folder of a run; its direct subfolders are searched, too
@@ -80,9 +76,9 @@ def log_sizes(folder: Path, tensorboard: str | None) -> dict[str, int]:
     return sizes
 
 
-def cut_logs(folder: Path, sizes: dict[str, int]) -> None:
+def truncate_logs(folder: Path, sizes: dict[str, int]) -> None:
     """
-    Cut log files back to the sizes they had at a checkpoint, in place. TensorBoard files created after it are
+    Truncate log files to the sizes they had at a checkpoint, in place. TensorBoard files created after it are
     removed. A program that has one of the CSV files open must seek to its end before it writes the next line.
 
     :param folder: Folder of the run
@@ -102,7 +98,7 @@ def cut_logs(folder: Path, sizes: dict[str, int]) -> None:
                     path.unlink()
 
 
-def forget_events(folder: Path) -> None:
+def delete_event_files(folder: Path) -> None:
     """
     Remove the TensorBoard files of a run that restarts; its CSV files will be overwritten.
 
@@ -124,27 +120,3 @@ def _from_folder(path: Path, folder: Path) -> str:
 
 def _events(folder: Path) -> Iterator[Path]:
     return folder.glob("events.out.tfevents.*")
-
-
-def get_random_state() -> dict[str, Any]:
-    """
-    Read the states of the random generators of Python, numpy and PyTorch (CPU and CUDA).
-
-    :return: generator -> state
-    """
-    cuda = [each.cpu() for each in th.cuda.get_rng_state_all()] if th.cuda.is_available() else []
-    return {"python": random.getstate(), "numpy": np.random.get_state(), "torch": th.get_rng_state(), "cuda": cuda}
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    """
-    Restore the states of the random generators. Those of CUDA are restored if the number of devices is the
-    same.
-
-    :param state: States from :func:`get_random_state`
-    """
-    random.setstate(state["python"])
-    np.random.set_state(state["numpy"])
-    th.set_rng_state(state["torch"])
-    if len(state["cuda"]) == th.cuda.device_count():
-        th.cuda.set_rng_state_all(state["cuda"])

@@ -6,6 +6,7 @@ Knows SB3's callbacks and the wrapper's infos, but no net.
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
@@ -119,7 +120,24 @@ class StreamMonitor(BaseCallback):
     def _on_rollout_end(self) -> None:
         self.logger.record("time/episodes", self._n_episodes, exclude="tensorboard")
 
-    def on_logs_cut(self) -> None:
+    def get_run_state(self) -> dict[str, Any]:
+        """
+        Return what a checkpoint between two rollouts must hold: the unfinished episodes.
+
+        :return: attribute name -> value
+        """
+        # Left out: the start of the run and the number of episodes, which are read from the file
+        return {"_returns": self._returns, "_lengths": self._lengths}
+
+    def set_run_state(self, state: dict[str, Any]) -> None:
+        """
+        Restore the state that :meth:`get_run_state` returned.
+
+        :param state: Attribute name -> value
+        """
+        vars(self).update(state)
+
+    def on_logs_truncated(self) -> None:
         """Move to the new end of both files, which were truncated while they were open."""
         for file in (self._writer and self._writer.file_handler, self._progress and self._progress.file):
             if file:

@@ -8,8 +8,21 @@ import pytest
 from stable_baselines3 import PPO
 
 from sb3_snd.runs import log_files
-from sb3_snd.runs.checkpoints import RunCheckpoint, save_whole
-from sb3_snd.runs.log_files import cut_logs, forget_events, log_sizes, remove_unfinished, written_whole
+from sb3_snd.runs.checkpoint_files import save_atomically
+from sb3_snd.runs.checkpoints import RunCheckpoint
+from sb3_snd.runs.log_files import atomic_write, delete_event_files, log_sizes, remove_unfinished, truncate_logs
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("before")
+    with pytest.raises(OSError, match="full"), atomic_write(path) as file:
+        file.write(b"half")
+        raise OSError("the disk is full")
+    assert path.read_text() == "before" and [entry.name for entry in tmp_path.iterdir()] == ["file"]
+    with atomic_write(path) as file:
+        file.write(b"after")
+    assert path.read_text() == "after" and path.stat().st_mode & 0o777 == 0o644
 
 
 def killed_while(writing):
@@ -31,12 +44,12 @@ def test_what_a_killed_process_left_is_removed_at_the_next_start(tmp_path):
     (tmp_path / "progress.csv").write_text("a\n1\n")
 
     def write_statistics():
-        with written_whole(tmp_path / "ENV-v1" / "vecnormalize.pkl") as file:
+        with atomic_write(tmp_path / "ENV-v1" / "vecnormalize.pkl") as file:
             file.write(b"statistics")
 
     for writing in (
-        lambda: save_whole(model, tmp_path / "rl_model_64_steps.zip"),
-        lambda: save_whole(model, tmp_path / "ENV-v1.zip"),
+        lambda: save_atomically(model, tmp_path / "rl_model_64_steps.zip"),
+        lambda: save_atomically(model, tmp_path / "ENV-v1.zip"),
         write_statistics,
     ):
         assert killed_while(writing) == signal.SIGKILL
@@ -70,7 +83,7 @@ def test_a_system_that_opens_no_folder(tmp_path, monkeypatch):
     refuse_folders(monkeypatch)
     with pytest.raises(PermissionError):
         os.open(tmp_path, os.O_RDONLY)
-    with written_whole(tmp_path / "file") as file:
+    with atomic_write(tmp_path / "file") as file:
         file.write(b"whole")
     assert (tmp_path / "file").read_bytes() == b"whole" and len(list(tmp_path.iterdir())) == 1
 
@@ -84,7 +97,7 @@ def test_a_file_system_that_forces_no_folder_to_the_disk(tmp_path, monkeypatch):
         original(descriptor)
 
     monkeypatch.setattr(log_files.os, "fsync", refusing)
-    with written_whole(tmp_path / "file") as file:
+    with atomic_write(tmp_path / "file") as file:
         file.write(b"whole")
     assert (tmp_path / "file").read_bytes() == b"whole"
 
@@ -107,11 +120,11 @@ def test_files_that_somebody_has_open_on_windows(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(log_files.os, "truncate", refuse)
         patch.setattr(type(tmp_path), "unlink", refuse)
-        cut_logs(tmp_path, sizes)
-        forget_events(tmp_path)
+        truncate_logs(tmp_path, sizes)
+        delete_event_files(tmp_path)
         remove_unfinished(tmp_path)
     assert later.exists() and kept.read_text() == "123456789"
-    cut_logs(tmp_path, sizes)
+    truncate_logs(tmp_path, sizes)
     assert not later.exists() and kept.read_text() == "12345"
 
 
@@ -128,5 +141,5 @@ def test_logs_on_another_drive(tmp_path, monkeypatch):
     monkeypatch.setattr(log_files.os.path, "relpath", refuse)
     sizes = log_sizes(tmp_path / "run", str(tmp_path / "tb"))
     events.write_text("123456789")
-    cut_logs(tmp_path / "run", sizes)
+    truncate_logs(tmp_path / "run", sizes)
     assert events.read_text() == "12345"
