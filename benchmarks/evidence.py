@@ -30,7 +30,7 @@ from evidence_queue import Stage, read_queue
 from sb3_snd.common.extras import require_or_exit
 from sb3_snd.runs.checkpoint_files import list_checkpoints
 from sb3_snd.runs.stop_request import StopRequest
-from sb3_snd.sweep.runs import last_line
+from sb3_snd.sweep.job import last_line
 
 ROOT = Path(__file__).parent.parent
 POLL = 1.0  # seconds

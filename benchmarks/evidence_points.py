@@ -12,7 +12,7 @@ from evidence_queue import Stage
 
 from sb3_snd.report.__main__ import report
 from sb3_snd.report.runs import episode_steps, read_monitor
-from sb3_snd.sweep.runs import finished
+from sb3_snd.sweep.job import is_finished
 
 MARGIN = 1.0  # in Procgen, of 10
 SHARE = 0.5  # in Atari
@@ -65,7 +65,7 @@ def n_steps_kept(stage: Stage, out: Path) -> int:
 
 def is_done(stage: Stage, logs: Path, out: Path) -> bool:
     """:return: whether the run has come as far, here or in what is kept"""
-    return finished(stage.folder(logs), stage.steps) or n_steps_kept(stage, out) >= stage.steps
+    return is_finished(stage.folder(logs), stage.steps) or n_steps_kept(stage, out) >= stage.steps
 
 
 def verdicts(stage: Stage, folder: Path) -> Iterator[tuple[float, float, str, str]]:

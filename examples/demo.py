@@ -20,7 +20,7 @@ import numpy as np
 
 from sb3_snd.common.extras import require_or_exit
 from sb3_snd.common.processors import available_cpus
-from sb3_snd.sweep.runs import finished
+from sb3_snd.sweep.job import is_finished
 
 ROOT = Path(__file__).parent.parent
 KEYS = {"ppo": "PPO", "ppo_snd_vic": "PPO + SND-VIC"}
@@ -31,7 +31,7 @@ def train(folder: Path, params: list[str], key: str, env_id: str, seed: int, n_s
     """Train a run unless it is already finished; return its folder."""
     logs = folder / f"{n_steps}_steps" / f"seed_{seed}"
     run = logs / key / f"{env_id}_1"
-    if not finished(run, n_steps):
+    if not is_finished(run, n_steps):
         from sb3_snd import zoo  # here, so that only the processes of the pool import it
 
         shutil.rmtree(run, ignore_errors=True)  # left by an interrupted run
@@ -40,7 +40,7 @@ def train(folder: Path, params: list[str], key: str, env_id: str, seed: int, n_s
         sys.argv = ["train.py", *map(str, options), "--num-threads", "1", "--device", "cpu", "--verbose", "0"]
         with contextlib.redirect_stdout(io.StringIO()):
             zoo.train()
-        if not finished(run, n_steps):
+        if not is_finished(run, n_steps):
             raise KeyboardInterrupt  # the Zoo caught it and saved an unfinished model
     return run
 

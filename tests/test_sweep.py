@@ -23,10 +23,10 @@ from sb3_snd.report.runs import Run as ReportedRun
 from sb3_snd.report.runs import find_folders, read_run
 from sb3_snd.sweep import scheduler
 from sb3_snd.sweep.__main__ import conclude, main
-from sb3_snd.sweep.display import make_table, shown
+from sb3_snd.sweep.display import live_display, make_table
+from sb3_snd.sweep.job import Job, Progress, is_finished, last_line, read_progress, train_command
 from sb3_snd.sweep.process import TrainProcess
-from sb3_snd.sweep.runs import Progress, Run, finished, last_line, read_progress, train_command
-from sb3_snd.sweep.scheduler import Scheduler, Share, Status, check_share, connected
+from sb3_snd.sweep.scheduler import Resources, Scheduler, check_resources, ray_session
 
 ROOT = Path(__file__).parent.parent
 N_STEPS = 20480
@@ -50,11 +50,11 @@ def cluster():
     machines.shutdown()
 
 
-def runs_of(logs, n_seeds):
-    return [Run("ppo", "Some-v0", seed, 100, logs) for seed in range(n_seeds)]
+def jobs_of(logs, n_seeds):
+    return [Job("ppo", "Some-v0", seed, 100, logs) for seed in range(n_seeds)]
 
 
-def execute(address, runs, code):
+def execute(address, jobs, code):
     """
     Runs whose process has ``here``, a folder of its own, ``common``, that of all, ``seed``, and ``count``, which says the how
     many-th try it is.
@@ -64,11 +64,10 @@ def execute(address, runs, code):
         "here, common, seed = Path(sys.argv[1]), Path(sys.argv[1]).parent, int(sys.argv[2])\n"
         "count = len(list(here.glob('try*'))) + 1\n(here / f'try{count}').touch()\n"
     )
-    statuses = [Status(run) for run in runs]
-    with connected(address), shown(statuses) as show:
-        sweep = Scheduler(statuses, lambda run: ["-c", head + code, str(run.root), str(run.seed)], Share())
+    with ray_session(address), live_display(jobs) as show:
+        sweep = Scheduler(jobs, lambda job: ["-c", head + code, str(job.root), str(job.seed)], Resources())
         sweep.execute(show)
-    return statuses, sweep
+    return sweep
 
 
 def test_two_at_a_time_in_order_and_on_both_machines(cluster, tmp_path):
@@ -77,10 +76,11 @@ def test_two_at_a_time_in_order_and_on_both_machines(cluster, tmp_path):
         "with open(common / 'order', 'a') as file: file.write(f'{seed}\\n')\n"
         "while seed < 2 and not (common / f'seed_{1 - seed}' / 'try1').exists(): time.sleep(0.02)\n"
     )
-    statuses, _ = execute(cluster, runs_of(tmp_path, 4), code)
+    jobs = jobs_of(tmp_path, 4)
+    execute(cluster, jobs, code)
     order = [int(line) for line in (tmp_path / "order").read_text().split()]
     assert {*order[:2]} == {0, 1} and {*order[2:]} == {2, 3}
-    assert [(status.state, status.tries) for status in statuses] == [("done", 1)] * 4
+    assert [(job.state, job.tries) for job in jobs] == [("done", 1)] * 4
 
 
 def test_a_killed_run_is_tried_again_and_a_hopeless_one_thrice(cluster, tmp_path, capsys):
@@ -89,12 +89,13 @@ def test_a_killed_run_is_tried_again_and_a_hopeless_one_thrice(cluster, tmp_path
         "if seed == 0 and count == 1: os.kill(os.getpid(), signal.SIGKILL)\n"
         "if seed == 1: sys.exit('hopeless')\n"
     )
-    statuses, sweep = execute(cluster, runs_of(tmp_path, 2), code)
-    assert [(status.state, status.tries) for status in statuses] == [("done", 2), ("failed", 3)]
-    assert statuses[0].run.log.read_text() == "seed 0 try 1\nseed 0 try 2\n"  # one file for all tries
-    assert conclude(statuses, sweep.interrupted) == 1
+    jobs = jobs_of(tmp_path, 2)
+    sweep = execute(cluster, jobs, code)
+    assert [(job.state, job.tries) for job in jobs] == [("done", 2), ("failed", 3)]
+    assert jobs[0].log.read_text() == "seed 0 try 1\nseed 0 try 2\n"  # one file for all tries
+    assert conclude(jobs, sweep.interrupted) == 1
     printed = capsys.readouterr().out
-    assert f"ppo Some-v0 seed 0: waiting, try 1 of 3 failed (SIGKILL, see {statuses[0].run.log})" in printed
+    assert f"ppo Some-v0 seed 0: waiting, try 1 of 3 failed (SIGKILL, see {jobs[0].log})" in printed
     assert "ppo Some-v0 seed 1: failed 3 times (exit code 1, 'hopeless'" in printed
     assert "2 runs: 1 failed, 1 done" in printed
 
@@ -105,25 +106,26 @@ def test_a_worker_that_dies_is_a_failed_try(cluster, tmp_path):
         "if count == 1:\n    os.kill(os.getppid(), signal.SIGKILL)\n    time.sleep(1)\n    (here / 'ended').touch()\n"
         "assert (here / 'ended').exists()\n"
     )
-    (status,), _ = execute(cluster, runs_of(tmp_path, 1), code)
-    assert (status.state, status.tries) == ("done", 2) and "ActorDied" in status.reason
+    (job,) = jobs = jobs_of(tmp_path, 1)
+    execute(cluster, jobs, code)
+    assert (job.state, job.tries) == ("done", 2) and "ActorDied" in job.reason
 
 
 def test_finished_runs_are_left_alone(cluster, tmp_path, capsys):
-    runs = runs_of(tmp_path, 2)
-    runs[0].folder.mkdir(parents=True)
-    with zipfile.ZipFile(runs[0].folder / "Some-v0.zip", "w") as archive:
+    jobs = jobs_of(tmp_path, 2)
+    jobs[0].folder.mkdir(parents=True)
+    with zipfile.ZipFile(jobs[0].folder / "Some-v0.zip", "w") as archive:
         archive.writestr("data", '{"num_timesteps": 100}')
-    statuses, sweep = execute(cluster, runs, "")
-    assert [(status.state, status.tries) for status in statuses] == [("done", 0), ("done", 1)]
-    assert not (runs[0].root / "try1").exists()
-    assert conclude(statuses, sweep.interrupted) == 0
+    sweep = execute(cluster, jobs, "")
+    assert [(job.state, job.tries) for job in jobs] == [("done", 0), ("done", 1)]
+    assert not (jobs[0].root / "try1").exists()
+    assert conclude(jobs, sweep.interrupted) == 0
     assert capsys.readouterr().out.endswith(f"2 runs: 2 done\nRead them with: python -m sb3_snd.report {tmp_path}\n")
 
 
 def test_no_machine_is_large_enough(cluster, tmp_path):
-    with connected(cluster):
-        check_share(Share(1, 0))
+    with ray_session(cluster):
+        check_resources(Resources(1, 0))
     command = ["--algos", "ppo", "--envs", "DeepSea-v0", "-f", str(tmp_path), "--address", cluster]
     for share in (["--cpus-per-run", "2"], ["--gpus-per-run", "0.5"]):
         with pytest.raises(SystemExit, match="is more than any machine has: 1 cores and 0 GPUs, 1 cores and 0 GPUs"):
@@ -142,7 +144,7 @@ def test_interrupted(number, tmp_path):
     script = (
         "import sb3_snd.sweep.__main__ as sweep, sb3_snd.sweep.scheduler as scheduler\n"
         "scheduler.available_cpus = lambda: 2\n"
-        f"sweep.train_command = lambda run, **_: ['-c', {code!r}, str(run.root)]\n"
+        f"sweep.train_command = lambda job, **_: ['-c', {code!r}, str(job.root)]\n"
         f"sweep.main(['--algos', 'ppo', '--envs', 'DeepSea-v0', '--seeds', '40', '-f', {str(tmp_path)!r}])\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
@@ -194,13 +196,13 @@ def test_a_process_that_does_not_end_is_killed(tmp_path):
 def test_finished(tmp_path):
     """Against the zip that SB3 writes."""
     folder = tmp_path / "CartPole-v1_1"
-    assert not finished(folder, 1)
+    assert not is_finished(folder, 1)
     model = PPO("MlpPolicy", "CartPole-v1", n_steps=32, batch_size=32, n_epochs=1, device="cpu").learn(64)
     model.save(folder / "CartPole-v1.zip")
-    assert finished(folder, 64) and not finished(folder, 65)
+    assert is_finished(folder, 64) and not is_finished(folder, 65)
     whole = (folder / "CartPole-v1.zip").read_bytes()
     (folder / "CartPole-v1.zip").write_bytes(whole[: len(whole) // 2])
-    assert not finished(folder, 64)
+    assert not is_finished(folder, 64)
 
 
 def test_progress(tmp_path):
@@ -222,28 +224,28 @@ def test_progress(tmp_path):
 
 def test_where_a_run_lies(tmp_path):
     """In the Zoo's folder, the highest where there are several."""
-    run = Run("ppo", "ALE/Pong-v5", 3, 100, tmp_path)
-    assert run.folder == tmp_path / "seed_3" / "ppo" / "ALE-Pong-v5_1"
+    job = Job("ppo", "ALE/Pong-v5", 3, 100, tmp_path)
+    assert job.folder == tmp_path / "seed_3" / "ppo" / "ALE-Pong-v5_1"
     for name in ("ALE-Pong-v5_2", "ALE-Pong-v5_10", "ALE-Pong-v5_best", "ALE-Pong-v5_11_12"):
         (tmp_path / "seed_3" / "ppo" / name).mkdir(parents=True)
-    assert run.folder.name == "ALE-Pong-v5_10" and run.log.parent == run.folder.parent
-    command = " ".join(train_command(run, 4, 1000, ["--device", "cpu"]))
+    assert job.folder.name == "ALE-Pong-v5_10" and job.log.parent == job.folder.parent
+    command = " ".join(train_command(job, 4, 1000, ["--device", "cpu"]))
     assert command == (
-        f"-m sb3_snd.zoo --algo ppo --env ALE/Pong-v5 --seed 3 -f {run.root} -n 100 --num-threads 4 --save-freq 1000"
+        f"-m sb3_snd.zoo --algo ppo --env ALE/Pong-v5 --seed 3 -f {job.root} -n 100 --num-threads 4 --save-freq 1000"
         " --resume --device cpu"
     )
 
 
 def test_table(tmp_path):
-    runs = runs_of(tmp_path, 4)
-    statuses = [
-        Status(runs[0], "done", 1, "", Progress(100, 50.0, 7.0)),
-        Status(runs[1]),
-        Status(runs[2], "running", 2, "SIGKILL", Progress(1_000_000, 1234.5, None)),
-        Status(runs[3], "failed", 3, "exit code 1"),
+    states = [
+        ("done", 1, "", Progress(100, 50.0, 7.0)),
+        (),
+        ("running", 2, "SIGKILL", Progress(1_000_000, 1234.5, None)),
+        ("failed", 3, "exit code 1"),
     ]
+    jobs = [Job("ppo", "Some-v0", seed, 100, tmp_path, *state) for seed, state in enumerate(states)]
     console = Console(file=io.StringIO(), width=120)
-    console.print(make_table(statuses))
+    console.print(make_table(jobs))
     table = console.file.getvalue()
     cells = [re.split(r"\s*│\s*", line.strip("│ \n")) for line in table.splitlines() if line.startswith("│")]
     assert cells == [
@@ -259,16 +261,16 @@ def test_plan(tmp_path):
     """One seed after the other; steps from -n, or from the entry that train.py would take."""
     from sb3_snd.sweep.plan import plan
 
-    runs = plan(["ppo", "ppo_rnd", "ppo"], ["DeepSea-v0", "PongNoFrameskip-v4"], 2, None, tmp_path, [])
-    names = [(run.algo, run.env_id, run.n_steps) for run in runs if run.seed == 0]
+    jobs = plan(["ppo", "ppo_rnd", "ppo"], ["DeepSea-v0", "PongNoFrameskip-v4"], 2, None, tmp_path, [])
+    names = [(job.algo, job.env_id, job.n_steps) for job in jobs if job.seed == 0]
     deep_sea, pong = ("DeepSea-v0", 100_000), ("PongNoFrameskip-v4", 128_000_000)
     assert names == [("ppo", *deep_sea), ("ppo_rnd", *deep_sea), ("ppo", *pong), ("ppo_rnd", *pong)]
-    assert [run.seed for run in runs] == [0] * 4 + [1] * 4
-    assert {run.n_steps for run in plan(["ppo"], ["DeepSea-v0"], 1, 77, tmp_path, [])} == {77}
+    assert [job.seed for job in jobs] == [0] * 4 + [1] * 4
+    assert {job.n_steps for job in plan(["ppo"], ["DeepSea-v0"], 1, 77, tmp_path, [])} == {77}
     assert plan(["a2c"], ["CartPole-v1"], 1, None, tmp_path, [])[0].n_steps == 500_000  # the Zoo's own
     (tmp_path / "mine.yml").write_text("Acrobot-v1: {n_timesteps: !!float 1e3}")
-    further = ["--conf-file", str(tmp_path / "mine.yml"), "--device", "cpu"]
-    assert plan(["ppo_snd"], ["Acrobot-v1"], 1, None, tmp_path, further)[0].n_steps == 1000
+    train_args = ["--conf-file", str(tmp_path / "mine.yml"), "--device", "cpu"]
+    assert plan(["ppo_snd"], ["Acrobot-v1"], 1, None, tmp_path, train_args)[0].n_steps == 1000
 
 
 BAD = {
@@ -344,7 +346,7 @@ def test_six_runs_of_train(cluster, tmp_path, capsys):
     for seed in range(3):
         for algo in ("ppo", "ppo_snd_vic"):
             run = tmp_path / f"seed_{seed}" / algo / "DeepSea-v0_1"
-            assert finished(run, N_STEPS) and [path.name for path in run.parent.glob("DeepSea-v0_*")] == [run.name]
+            assert is_finished(run, N_STEPS) and [path.name for path in run.parent.glob("DeepSea-v0_*")] == [run.name]
             assert yaml.load((run / "DeepSea-v0" / "args.yml").read_text(), yaml.UnsafeLoader)["seed"] == seed
             with open(run / "progress.csv") as file:
                 steps = [int(row["time/total_timesteps"]) for row in csv.DictReader(file)]

@@ -12,51 +12,50 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sb3_snd.common.extras import require
-from sb3_snd.sweep.display import shown
-from sb3_snd.sweep.runs import Run, train_command
-from sb3_snd.sweep.scheduler import Scheduler, Share, Status, check_share, connected
+from sb3_snd.sweep.display import live_display
+from sb3_snd.sweep.job import Job, train_command
+from sb3_snd.sweep.scheduler import Resources, Scheduler, check_resources, ray_session
 
 
-def sweep(runs: Sequence[Run], share: Share, save_freq: int, further: list[str], address: str | None = None) -> int:
+def sweep(jobs: Sequence[Job], resources: Resources, save_freq: int, train_args: list[str], address: str | None = None) -> int:
     """
-    Execute all runs of a sweep.
+    Execute all jobs of a sweep.
 
-    :param runs: Runs from :func:`~sb3_snd.sweep.plan.plan`
-    :param share: Resources that each run needs
+    :param jobs: Jobs from :func:`~sb3_snd.sweep.plan.plan`
+    :param resources: Resources that each run needs
     :param save_freq: Number of steps between checkpoints
-    :param further: Additional arguments for ``train.py``
+    :param train_args: Additional arguments for ``train.py``
     :param address: Address of a Ray cluster; None for this machine only
     :return: exit code: 0 if all runs are done, 1 if some failed, 130 if the sweep was interrupted
     :raises ValueError: if there is no cluster, or no machine has the resources
     """
-    command = functools.partial(train_command, n_threads=share.n_cpus, save_freq=save_freq, further=further)
-    statuses = [Status(run) for run in runs]
-    with connected(address):
-        check_share(share)
-        scheduler = Scheduler(statuses, command, share)
-        with shown(statuses) as show:
+    command = functools.partial(train_command, n_threads=resources.n_cpus, save_freq=save_freq, train_args=train_args)
+    with ray_session(address):
+        check_resources(resources)
+        scheduler = Scheduler(jobs, command, resources)
+        with live_display(jobs) as show:
             scheduler.execute(show)
-    return conclude(statuses, scheduler.interrupted)
+    return conclude(jobs, scheduler.interrupted)
 
 
-def conclude(statuses: Sequence[Status], interrupted: bool) -> int:
+def conclude(jobs: Sequence[Job], interrupted: bool) -> int:
     """
     Print the result of the sweep and how to continue.
 
-    :param statuses: Runs of the sweep
+    :param jobs: Jobs of the sweep
     :param interrupted: Whether the sweep was interrupted
     :return: exit code
     """
-    failed = [status for status in statuses if status.state == "failed"]
-    for status in failed:
-        print(f"{status.run} failed {status.tries} times: {status.reason}")
+    failed = [job for job in jobs if job.state == "failed"]
+    for job in failed:
+        print(f"{job} failed {job.tries} times: {job.reason}")
     if interrupted:
         print("Interrupted: the same command continues each run from its last checkpoint.")
         return 130
     if failed:
         print("The same command retries the failed runs.")
         return 1
-    print(f"Read them with: python -m sb3_snd.report {statuses[0].run.logs}")
+    print(f"Read them with: python -m sb3_snd.report {jobs[0].logs}")
     return 0
 
 
@@ -85,21 +84,20 @@ def main(argv: list[str] | None = None) -> None:
         "--address", help="address of a Ray cluster, or auto for that of this machine (default: this machine only)"
     )
     args = parser.parse_args(argv[:end])
-    share = Share(args.cpus_per_run, args.gpus_per_run)
+    resources = Resources(args.cpus_per_run, args.gpus_per_run)
     try:
-        if share.n_cpus < 1 or not 0 <= share.n_gpus <= 1:
-            raise ValueError(
-                f"--cpus-per-run {share.n_cpus} --gpus-per-run {share.n_gpus:g}: a run needs at least 1 core, and 0 to 1 GPU."
-            )
+        if resources.n_cpus < 1 or not 0 <= resources.n_gpus <= 1:
+            asked = f"--cpus-per-run {resources.n_cpus} --gpus-per-run {resources.n_gpus:g}"
+            raise ValueError(f"{asked}: a run needs at least 1 core, and 0 to 1 GPU.")
         if args.save_freq < 1:
             raise ValueError(f"--save-freq {args.save_freq} must be >= 1: without checkpoints runs cannot be resumed.")
         for module, extra in (("ray", "sweep"), ("rich", "sweep"), ("rl_zoo3", "zoo")):
             require(module, extra)
         from sb3_snd.sweep.plan import plan
 
-        further = argv[end + 1 :]
-        runs = plan(args.algos, args.envs, args.seeds, args.n_timesteps, args.log_folder, further)
-        code = sweep(runs, share, args.save_freq, further, args.address)
+        train_args = argv[end + 1 :]
+        jobs = plan(args.algos, args.envs, args.seeds, args.n_timesteps, args.log_folder, train_args)
+        code = sweep(jobs, resources, args.save_freq, train_args, args.address)
     except (ImportError, ValueError) as error:
         sys.exit(f"sb3_snd.sweep: {error}")
     except KeyboardInterrupt:  # raised before the first run starts

@@ -1,4 +1,4 @@
-"""Plan the runs of a sweep from its command line, and check everything that can be checked without starting one.
+"""Plan the jobs of a sweep from its command line, and check everything that can be checked without starting one.
 
 Knows the Zoo's algo keys, entries and command line. Must not know Ray.
 """
@@ -17,28 +17,28 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_snd import zoo
 from sb3_snd.envs import require_package
-from sb3_snd.sweep.runs import Run
+from sb3_snd.sweep.job import Job
 
 #: arguments of ``train.py`` that the sweep sets itself, and others that runs of a sweep do not support
-OWN = {
+RESERVED_FLAGS = {
     *("--algo", "--env", "--seed", "-n", "--n-timesteps", "-f", "--log-folder", "--save-freq", "--num-threads", "--resume"),
     *("-uuid", "--uuid", "-i", "--trained-agent", "-optimize", "--optimize-hyperparameters"),
 }
 
 
 def plan(
-    algos: Sequence[str], env_ids: Sequence[str], n_seeds: int, n_steps: int | None, logs: Path, further: Sequence[str]
-) -> list[Run]:
+    algos: Sequence[str], env_ids: Sequence[str], n_seeds: int, n_steps: int | None, logs: Path, train_args: Sequence[str]
+) -> list[Job]:
     """
-    List all runs of a sweep.
+    List all jobs of a sweep.
 
     :param algos: Algo keys
     :param env_ids: Gymnasium ids
     :param n_seeds: Number of seeds, which are 0, 1, 2, ...
     :param n_steps: Number of steps of each run; None for that of its entry
     :param logs: Log folder
-    :param further: Additional arguments for ``train.py``
-    :return: all runs, ordered by seed
+    :param train_args: Additional arguments for ``train.py``
+    :return: all jobs, ordered by seed
     :raises ValueError: if ``train.py`` would refuse an argument, or the folder cannot be written to
     """
     zoo.register()
@@ -46,22 +46,41 @@ def plan(
         raise ValueError(f"--seeds {n_seeds}: the number of seeds must be >= 1.")
     if n_steps is not None and n_steps < 1:
         raise ValueError(f"-n {n_steps}: the number of steps must be >= 1.")
-    mine = sorted({argument.partition("=")[0] for argument in further} & OWN)
-    if mine:
-        raise ValueError(f"{mine[0]} is not supported after --, because the sweep sets it for each run: remove it.")
+    reserved = sorted({argument.partition("=")[0] for argument in train_args} & RESERVED_FLAGS)
+    if reserved:
+        raise ValueError(f"{reserved[0]} is not supported after --, because the sweep sets it for each run: remove it.")
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("-conf", "--conf-file")
     parser.add_argument("--gym-packages", nargs="+", default=[])
-    known, _ = parser.parse_known_args(list(further))
+    known, _ = parser.parse_known_args(list(train_args))
     for package in known.gym_packages:
         importlib.import_module(package)
     pairs = [(algo, env_id) for env_id in dict.fromkeys(env_ids) for algo in dict.fromkeys(algos)]
-    steps = {pair: entry_steps(*pair, known.conf_file, n_steps) for pair in pairs}
+    steps = {}
+    for pair in pairs:
+        check_pair(*pair)
+        steps[pair] = n_timesteps_of(*pair, known.conf_file, n_steps)
     check_folder(logs)
-    return [Run(*pair, seed, steps[pair], logs.absolute()) for seed in range(n_seeds) for pair in pairs]
+    return [Job(*pair, seed, steps[pair], logs.absolute()) for seed in range(n_seeds) for pair in pairs]
 
 
-def entry_steps(algo: str, env_id: str, conf_file: str | None, n_steps: int | None) -> int:
+def check_pair(algo: str, env_id: str) -> None:
+    """
+    Check that an algorithm can be resumed and that an environment exists.
+
+    :param algo: Algo key
+    :param env_id: Gymnasium id
+    :raises ValueError: if one of them does not exist
+    """
+    known = [key for key, algorithm in rl_zoo3.ALGOS.items() if issubclass(algorithm, OnPolicyAlgorithm)]
+    if algo not in known:
+        raise ValueError(f"{algo} is not an algo key whose runs can be resumed: choose from {', '.join(sorted(known))}.")
+    require_package(env_id)
+    if env_id not in gym.registry:
+        raise ValueError(f"{env_id} is not registered in Gymnasium: add the package that does, -- --gym-packages PACKAGE.")
+
+
+def n_timesteps_of(algo: str, env_id: str, conf_file: str | None, n_steps: int | None) -> int:
     """
     Look up the number of steps of a run.
 
@@ -70,14 +89,8 @@ def entry_steps(algo: str, env_id: str, conf_file: str | None, n_steps: int | No
     :param conf_file: YAML file to use instead of the algo key's
     :param n_steps: Number of steps from the command line, if given
     :return: number of steps
-    :raises ValueError: if the algo key, environment or entry does not exist
+    :raises ValueError: if there is no entry for the environment
     """
-    known = [key for key, algorithm in rl_zoo3.ALGOS.items() if issubclass(algorithm, OnPolicyAlgorithm)]
-    if algo not in known:
-        raise ValueError(f"{algo} is not an algo key whose runs can be resumed: choose from {', '.join(sorted(known))}.")
-    require_package(env_id)
-    if env_id not in gym.registry:
-        raise ValueError(f"{env_id} is not registered in Gymnasium: add the package that does, -- --gym-packages PACKAGE.")
     if conf_file is not None and not conf_file.endswith((".yml", ".yaml")):
         if n_steps is None:
             raise ValueError(f"--conf-file {conf_file} is not a YAML file: give the number of steps with -n.")

@@ -1,6 +1,6 @@
-"""Execute runs with Ray: each waits for its cores, is started, and is retried if it fails.
+"""Execute jobs with Ray: each waits for its cores, is started, and is retried if it fails.
 
-Knows Ray and the runs of a sweep. Must not know what is trained or how the sweep is displayed.
+Knows Ray and the jobs of a sweep. Must not know what is trained or how the sweep is displayed.
 """
 
 import contextlib
@@ -11,12 +11,12 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sb3_snd.common.extras import require
 from sb3_snd.common.processors import available_cpus
 from sb3_snd.sweep import process
-from sb3_snd.sweep.runs import Progress, Run, finished, last_line, read_progress
+from sb3_snd.sweep.job import Job, is_finished, last_line, read_progress
 
 TRIES = 3
 GRACE = 120.0  # seconds to write a checkpoint; an update of a large network on a CPU takes most of it
@@ -24,19 +24,8 @@ INTERVAL = 1.0  # seconds between two reads of the logs
 OBJECT_STORE = 80 * 2**20  # bytes; about Ray's minimum, as only exit codes are stored
 
 
-@dataclass
-class Status:
-    """The state of a run."""
-
-    run: Run
-    state: str = "waiting"  # or running, done, failed; stopping and stopped if the sweep was interrupted
-    tries: int = 0  # number of tries that were started
-    reason: str = ""  # reason of the last failure
-    progress: Progress | None = None
-
-
 @dataclass(frozen=True)
-class Share:
+class Resources:
     """The resources of a machine that each run needs."""
 
     n_cpus: int = 1
@@ -44,7 +33,7 @@ class Share:
 
 
 @contextlib.contextmanager
-def connected(address: str | None) -> Iterator[None]:
+def ray_session(address: str | None) -> Iterator[None]:
     """
     Start Ray on this machine, or connect to a cluster, for the duration of this context.
 
@@ -87,105 +76,111 @@ def check_address(address: str | None) -> None:
         raise ValueError(f"There is no Ray cluster at {address}: start one with `ray start --head`.") from error
 
 
-def check_share(share: Share) -> None:
+def check_resources(resources: Resources) -> None:
     """
     Check that at least one machine has the resources for a run.
 
-    :param share: Resources that each run needs
+    :param resources: Resources that each run needs
     :raises ValueError: if no machine of the cluster has them
     """
     nodes = [node["Resources"] for node in require("ray", "sweep").nodes() if node["Alive"]]
-    if any(node.get("CPU", 0) >= share.n_cpus and node.get("GPU", 0) >= share.n_gpus for node in nodes):
+    if any(node.get("CPU", 0) >= resources.n_cpus and node.get("GPU", 0) >= resources.n_gpus for node in nodes):
         return
     counts = [f"{node.get('CPU', 0):g} cores and {node.get('GPU', 0):g} GPUs" for node in nodes]
-    raise ValueError(
-        f"--cpus-per-run {share.n_cpus} --gpus-per-run {share.n_gpus:g} is more than any machine has: {', '.join(counts)}."
-    )
+    asked = f"--cpus-per-run {resources.n_cpus} --gpus-per-run {resources.n_gpus:g}"
+    raise ValueError(f"{asked} is more than any machine has: {', '.join(counts)}.")
+
+
+class PendingCall(NamedTuple):
+    """A call of an actor's method whose result is awaited."""
+
+    job: Job
+    actor: Any
+    on_result: Callable[[Job, Any, Any], None]  # called with job, actor and result
 
 
 class Scheduler:
     """
-    Execute runs on Ray in the given order.
+    Execute jobs on Ray in the given order.
 
-    :param statuses: Runs in the order in which they are started
-    :param command: Returns the arguments of ``python`` for a run
-    :param share: Resources that each run needs
+    :param jobs: Jobs in the order in which they are started
+    :param command: Returns the arguments of ``python`` for a job
+    :param resources: Resources that each run needs
     """
 
-    def __init__(self, statuses: Sequence[Status], command: Callable[[Run], list[str]], share: Share) -> None:
-        self.statuses = statuses
+    def __init__(self, jobs: Sequence[Job], command: Callable[[Job], list[str]], resources: Resources) -> None:
+        self.jobs = jobs
         self.command = command
-        self.share = share
+        self.resources = resources
         self.interrupted = False
         self._ray: Any = require("ray", "sweep")
         self._ray.cloudpickle.register_pickle_by_value(process)
         # Two threads: one waits for the process, the other one can stop it
-        options = dict(num_cpus=share.n_cpus, num_gpus=share.n_gpus, max_concurrency=2)
+        options = dict(num_cpus=resources.n_cpus, num_gpus=resources.n_gpus, max_concurrency=2)
         self._actor = self._ray.remote(process.TrainProcess).options(**options)
-        self._calls: dict[Any, tuple[Status, Any, Callable]] = {}  # pending call -> run, its actor, function for the result
+        self._calls: dict[Any, PendingCall] = {}  # by Ray's reference to the result
 
     def execute(self, show: Callable[[], None]) -> None:
         """
-        Execute all runs that are not finished.
+        Execute all jobs that are not finished.
 
         :param show: Called whenever a state may have changed
         """
         with self._signals():
-            for status in self.statuses:
-                status.progress = read_progress(status.run.folder)
-                if finished(status.run.folder, status.run.n_steps):
-                    status.state = "done"
+            for job in self.jobs:
+                job.progress = read_progress(job.folder)
+                if is_finished(job.folder, job.n_steps):
+                    job.state = "done"
                 else:
-                    self._submit(status)
+                    self._submit(job)
             show()
             while self._calls and not self.interrupted:
                 ready, _ = self._ray.wait(list(self._calls), timeout=INTERVAL)
                 for call in ready:
-                    self._take(call)
-                for status in self.statuses:
-                    if status.state == "running":
-                        status.progress = read_progress(status.run.folder)
+                    self._handle_result(call)
+                for job in self.jobs:
+                    if job.state == "running":
+                        job.progress = read_progress(job.folder)
                 show()
             if self._calls:
                 self._stop(show)
 
-    def _submit(self, status: Status) -> None:
+    def _submit(self, job: Job) -> None:
         actor = self._actor.remote()
-        arguments = (self.command(status.run), status.run.log, Path.cwd(), self.share.n_cpus, self.share.n_gpus > 0)
-        self._calls[actor.start.remote(*arguments)] = status, actor, self._started
+        arguments = (self.command(job), job.log, Path.cwd(), self.resources.n_cpus, self.resources.n_gpus > 0)
+        self._calls[actor.start.remote(*arguments)] = PendingCall(job, actor, self._on_started)
 
-    def _take(self, call: Any) -> None:
-        status, actor, follow = self._calls.pop(call)
+    def _handle_result(self, call: Any) -> None:
+        job, actor, on_result = self._calls.pop(call)
         try:
             result = self._ray.get(call)
         except self._ray.exceptions.RayError as error:  # the machine was lost, or does not have the folder
             reason = str(getattr(error, "cause", None) or type(error).__name__)
-            status.tries += status.state == "waiting"
-            self._failed(status, actor, f"Ray's worker: {reason}")
+            job.tries += job.state == "waiting"
+            self._on_failure(job, actor, f"Ray's worker: {reason}")
         else:
-            follow(status, actor, result)
+            on_result(job, actor, result)
 
-    def _started(self, status: Status, actor: Any, _: None) -> None:
-        status.state = "running"
-        status.tries += 1
-        self._calls[actor.wait.remote()] = status, actor, self._ended
+    def _on_started(self, job: Job, actor: Any, _: None) -> None:
+        job.state = "running"
+        job.tries += 1
+        self._calls[actor.wait.remote()] = PendingCall(job, actor, self._on_ended)
 
-    def _ended(self, status: Status, actor: Any, code: int) -> None:
-        status.progress = read_progress(status.run.folder)
+    def _on_ended(self, job: Job, actor: Any, code: int) -> None:
+        job.progress = read_progress(job.folder)
         if code == 0:
-            status.state = "done"
+            job.state = "done"
             self._ray.kill(actor)
         else:
-            log = status.run.log
-            reason = signal.Signals(-code).name if code < 0 else f"exit code {code}, {last_line(log)!r}"
-            self._failed(status, actor, f"{reason}, see {log}")
+            reason = signal.Signals(-code).name if code < 0 else f"exit code {code}, {last_line(job.log)!r}"
+            self._on_failure(job, actor, f"{reason}, see {job.log}")
 
-    def _failed(self, status: Status, actor: Any, reason: str) -> None:
+    def _on_failure(self, job: Job, actor: Any, reason: str) -> None:
         self._ray.kill(actor)
-        status.reason = reason
-        status.state = "failed" if status.tries >= TRIES else "waiting"
-        if status.state == "waiting":
-            self._submit(status)
+        job.reason = reason
+        job.state = "failed" if job.tries >= TRIES else "waiting"
+        if job.state == "waiting":
+            self._submit(job)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -204,17 +199,17 @@ class Scheduler:
     def _stop(self, show: Callable[[], None]) -> None:
         """Stop all processes at once, with time to write a checkpoint."""
         stopping = []
-        for status, actor, _ in self._calls.values():
-            if status.state == "running":
-                status.state = "stopping"
+        for job, actor, _ in self._calls.values():
+            if job.state == "running":
+                job.state = "stopping"
                 stopping.append(actor.stop.remote(GRACE))
             else:
                 self._ray.kill(actor)
         show()
         if stopping:
             self._ray.wait(stopping, num_returns=len(stopping), timeout=GRACE + 10)
-        for status, actor, _ in self._calls.values():
-            if status.state == "stopping":
+        for job, actor, _ in self._calls.values():
+            if job.state == "stopping":
                 self._ray.kill(actor)
-                status.state, status.progress = "stopped", read_progress(status.run.folder)
+                job.state, job.progress = "stopped", read_progress(job.folder)
         show()

@@ -1,4 +1,4 @@
-"""A run of a sweep: its command line, its files and its progress.
+"""A job of a sweep: the run that it trains, the run's command line and files, and its state.
 
 Knows the Zoo's command line and log folders. Must not know Ray or how a run is started.
 """
@@ -6,20 +6,40 @@ Knows the Zoo's command line and log folders. Must not know Ray or how a run is 
 import csv
 import json
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 TAIL = 2**16  # number of bytes that are read to find the last line of a file
 
+#: state of a job; it is stopping or stopped if the sweep was interrupted
+State = Literal["waiting", "running", "stopping", "stopped", "failed", "done"]
 
-class Run(NamedTuple):
-    """One algorithm in one environment with one seed. Each seed has its own log folder, in which run numbers are unique."""
+
+class Progress(NamedTuple):
+    """The last line of a run's log."""
+
+    n_steps: int
+    steps_per_s: float
+    mean_reward: float | None  # mean over the last episodes; None before the first one has ended
+
+
+@dataclass
+class Job:
+    """
+    A run of a sweep: one algorithm in one environment with one seed. Each seed has its own log folder, in which run
+    numbers are unique.
+    """
 
     algo: str
     env_id: str
     seed: int
     n_steps: int
     logs: Path
+    state: State = "waiting"
+    tries: int = 0  # number of tries that were started
+    reason: str = ""  # reason of the last failure
+    progress: Progress | None = None
 
     @property
     def root(self) -> Path:
@@ -45,30 +65,22 @@ class Run(NamedTuple):
         return f"{self.algo} {self.env_id} seed {self.seed}"
 
 
-class Progress(NamedTuple):
-    """The last line of a run's log."""
-
-    n_steps: int
-    steps_per_s: float
-    mean_reward: float | None  # mean over the last episodes; None before the first one has ended
-
-
-def train_command(run: Run, n_threads: int, save_freq: int, further: list[str]) -> list[str]:
+def train_command(job: Job, n_threads: int, save_freq: int, train_args: list[str]) -> list[str]:
     """
     Assemble the command that trains a run. It is the same for all tries.
 
-    :param run: Run of a sweep
+    :param job: Job of a sweep
     :param n_threads: Number of PyTorch's threads
     :param save_freq: Number of steps between checkpoints
-    :param further: Additional arguments for ``train.py``
+    :param train_args: Additional arguments for ``train.py``
     :return: arguments of ``python``
     """
-    where = ["--algo", run.algo, "--env", run.env_id, "--seed", str(run.seed), "-f", str(run.root)]
-    how = ["-n", str(run.n_steps), "--num-threads", str(n_threads), "--save-freq", str(save_freq), "--resume"]
-    return ["-m", "sb3_snd.zoo", *where, *how, *further]
+    where = ["--algo", job.algo, "--env", job.env_id, "--seed", str(job.seed), "-f", str(job.root)]
+    how = ["-n", str(job.n_steps), "--num-threads", str(n_threads), "--save-freq", str(save_freq), "--resume"]
+    return ["-m", "sb3_snd.zoo", *where, *how, *train_args]
 
 
-def finished(folder: Path, n_steps: int) -> bool:
+def is_finished(folder: Path, n_steps: int) -> bool:
     """
     Check whether a run is finished.
 
@@ -98,8 +110,8 @@ def read_progress(folder: Path) -> Progress | None:
             lines = file.read().decode().splitlines(keepends=True)
     except OSError:
         return None
-    whole = [line for line in lines if line.endswith("\n")][-1:]
-    row = next(csv.DictReader([head, *whole]), {})
+    complete = [line for line in lines if line.endswith("\n")]
+    row = next(csv.DictReader([head, *complete[-1:]]), {})
     try:
         reward = row.get("rollout/ep_rew_mean")
         return Progress(int(row["time/total_timesteps"]), float(row["time/fps"]), float(reward) if reward else None)
