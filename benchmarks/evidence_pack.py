@@ -20,7 +20,7 @@ from stable_baselines3.common.save_util import load_from_zip_file, save_to_zip_f
 from stable_baselines3.common.utils import get_device
 
 from sb3_snd.common.precision import resolve_precision
-from sb3_snd.report.runs import episode_steps, read_columns, read_monitor
+from sb3_snd.report.read_logs import episode_steps, read_columns, read_monitor
 from sb3_snd.runs.checkpoint_files import STATE, list_checkpoints
 
 LIMIT = 1_000_000  # bytes of a file above which it is thinned
@@ -72,7 +72,8 @@ def pack(folder: Path, target: Path, facts: dict[str, Any], points: Iterable[flo
 
 def thin_monitor(folder: Path, target: Path, points: Iterable[float]) -> int:
     """
-    A file above a megabyte becomes one whose lines stand for several episodes, see :func:`sb3_snd.report.runs.read_monitor`.
+    A file above a megabyte becomes one whose lines stand for several episodes, see
+    :func:`sb3_snd.report.read_logs.read_monitor`.
     No line reaches over the beginning or the end of what a point is judged by, and the best episode has its own.
 
     :param folder: Of a run

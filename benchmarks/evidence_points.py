@@ -11,7 +11,7 @@ from evidence_pack import WINDOW, n_steps_of
 from evidence_queue import Stage
 
 from sb3_snd.report.__main__ import report
-from sb3_snd.report.runs import episode_steps, read_monitor
+from sb3_snd.report.read_logs import episode_steps, read_monitor
 from sb3_snd.sweep.job import is_finished
 
 MARGIN = 1.0  # in Procgen, of 10

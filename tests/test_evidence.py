@@ -18,7 +18,7 @@ import yaml
 
 from sb3_snd import PPOSND
 from sb3_snd.report import published
-from sb3_snd.report.runs import Run, read_run
+from sb3_snd.report.read_logs import RunSummary, read_run
 
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = ROOT / "benchmarks"
@@ -250,7 +250,7 @@ def test_thinned_files_say_the_same(tmp_path):
     pack(folder, target, {"seed": 3}, points)
     assert all(path.stat().st_size <= LIMIT for path in target.iterdir())
     before, after = read_run(folder), read_run(target)
-    assert isinstance(after, Run) and (after.n_steps, after.n_episodes) == (before.n_steps, 60_000) == (total, 60_000)
+    assert isinstance(after, RunSummary) and (after.n_steps, after.n_episodes) == (before.n_steps, 60_000) == (total, 60_000)
     assert after.highest_score == 1234.5
     assert after.mean_reward == pytest.approx(rewards.mean(), abs=1e-6)
     assert after.mean_score == pytest.approx(scores.mean(), abs=1e-6)

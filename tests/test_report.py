@@ -8,7 +8,7 @@ import pytest
 
 from sb3_snd.report import figures, published, tables
 from sb3_snd.report.__main__ import main, report
-from sb3_snd.report.runs import REWARD, SCORE, Run, Skipped, bin_episodes, find_folders, read_run
+from sb3_snd.report.read_logs import Column, RunSummary, Skipped, bin_episodes, find_folders, read_run
 
 ENV = "procgen-jumper-v0"
 
@@ -38,7 +38,7 @@ def test_run_by_hand(tmp_path):
     assert (run.mean_reward, run.mean_score, run.highest_score, run.remark) == (1.0, 50.0, 100.0, "")
     assert run.curve.width == 1 and len(run.curve.counts) == 60
     assert np.flatnonzero(run.curve.counts).tolist() == [9, 29, 59]
-    assert run.curve.sums[[9, 29, 59], REWARD].tolist() == [1.0, 0.0, 2.0]
+    assert run.curve.sums[[9, 29, 59], Column.REWARD].tolist() == [1.0, 0.0, 2.0]
 
 
 def test_the_zoos_own_runs_have_one_file_an_environment(tmp_path):
@@ -56,8 +56,8 @@ def test_bins_are_powers_of_two_and_widen_exactly():
     curve = bin_episodes(steps, values)
     assert curve.width == 4 and len(curve.counts) == 375
     wide = curve.widened(512)
-    assert wide.counts.tolist() == [1, 2, 1] and wide.sums[:, REWARD].tolist() == [1.0, 6.0, 8.0]
-    assert wide.means()[:, REWARD].tolist() == [1.0, 3.0, 8.0]
+    assert wide.counts.tolist() == [1, 2, 1] and wide.sums[:, Column.REWARD].tolist() == [1.0, 6.0, 8.0]
+    assert wide.means()[:, Column.REWARD].tolist() == [1.0, 3.0, 8.0]
 
 
 @pytest.mark.parametrize(
@@ -137,12 +137,12 @@ def test_learning_curve_by_hand():
     def run(steps, rewards):
         values = np.array([[reward, 0.0] for reward in rewards])
         steps = np.array(steps)
-        return Run(
+        return RunSummary(
             "a", "e", None, int(steps[-1]), len(steps), 0.0, 0.0, 0.0, bin_episodes(steps, values), "", np.zeros((0, 2))
         )
 
     runs = [run([2, 10], [0.0, 4.0]), run([3, 6, 11, 16], [2.0, 4.0, 6.0, 8.0])]
-    steps, mean, std, n_runs = figures.learning_curve(runs, 4, REWARD)
+    steps, mean, std, n_runs = figures.learning_curve(runs, 4, Column.REWARD)
     assert steps.tolist() == [2.0, 6.0, 10.0, 14.0] and n_runs.tolist() == [2, 2, 2, 1]
     assert mean.tolist() == [1.0, 3.0, 5.0, 8.0]  # the gap of the first run lies at 2
     assert std.tolist() == [1.0, 1.0, 1.0, 0.0]
@@ -175,7 +175,7 @@ def test_lines_that_stand_for_several_episodes(tmp_path):
     (folder / "monitor.csv").write_text("#{}\nr,l,t,r_ext,n,steps\n10,30,0,1,3,50\n20,10,0,5,1,64\n")
     run = read_run(folder)
     assert (run.n_steps, run.n_episodes, run.mean_reward, run.mean_score, run.highest_score) == (64, 4, 2.0, 12.5, 20.0)
-    assert run.curve.counts[[49, 63]].tolist() == [3, 1] and run.curve.sums[[49, 63], REWARD].tolist() == [3.0, 5.0]
+    assert run.curve.counts[[49, 63]].tolist() == [3, 1] and run.curve.sums[[49, 63], Column.REWARD].tolist() == [3.0, 5.0]
 
 
 PROGRESS = "exploration/places,time/total_timesteps\n"
@@ -284,7 +284,7 @@ def test_published_curves_are_named_where_they_can_be_seen(n_steps, named, end, 
     }
     finished = []
     monkeypatch.setattr(figures, "_finish", lambda *drawn, **_: finished.append(drawn))
-    figures.draw(ENV, groups, REWARD, tmp_path)
+    figures.draw(ENV, groups, Column.REWARD, tmp_path)
     ((_, axis, _),) = finished
     lines = {line.get_label(): line for line in axis.get_lines() if ", published" in line.get_label()}
     assert sorted(lines) == sorted(f"{name}, published" for name in named)
@@ -303,7 +303,7 @@ def test_models_of_the_same_name_are_told_apart(tmp_path, monkeypatch):
     groups = tables.group([read_run(folder) for folder in find_folders([tmp_path])])
     finished = []
     monkeypatch.setattr(figures, "_finish", lambda *drawn, **_: finished.append(drawn[1]))
-    figures.draw(ENV, groups[ENV], REWARD, tmp_path)
+    figures.draw(ENV, groups[ENV], Column.REWARD, tmp_path)
     figures.draw_places(ENV, groups[ENV], tmp_path)
     rewards, places = ([line.get_label() for line in axis.get_lines()] for axis in finished)
     ours = ["Baseline, ppo (1 run)", "Baseline, ppo_baseline (1 run)", "SND-V (1 run)", "SND-VIC (1 run)"]
@@ -314,5 +314,5 @@ def test_models_of_the_same_name_are_told_apart(tmp_path, monkeypatch):
 def test_score_and_reward_are_told_apart(tmp_path):
     folder = write_run(tmp_path, episodes=[(30.0, 10, 1.0)])
     groups = tables.group([read_run(folder)])
-    (point,) = figures.draw(ENV, groups[ENV], SCORE, tmp_path)
+    (point,) = figures.draw(ENV, groups[ENV], Column.SCORE, tmp_path)
     assert (point["steps"], point["mean"], point["std"]) == (9.5, 30.0, 0.0)

@@ -19,8 +19,7 @@ from rich.console import Console
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import CSVOutputFormat
 
-from sb3_snd.report.runs import Run as ReportedRun
-from sb3_snd.report.runs import find_folders, read_run
+from sb3_snd.report.read_logs import RunSummary, find_folders, read_run
 from sb3_snd.sweep import scheduler
 from sb3_snd.sweep.__main__ import conclude, main
 from sb3_snd.sweep.display import live_display, make_table
@@ -352,7 +351,7 @@ def test_six_runs_of_train(cluster, tmp_path, capsys):
                 steps = [int(row["time/total_timesteps"]) for row in csv.DictReader(file)]
             assert steps == sorted(set(steps)) and steps[-1] == N_STEPS
     reported = [read_run(run) for run in find_folders([tmp_path])]
-    assert [type(run) for run in reported] == [ReportedRun] * 6 and {run.n_steps for run in reported} == {N_STEPS}
+    assert [type(run) for run in reported] == [RunSummary] * 6 and {run.n_steps for run in reported} == {N_STEPS}
 
     with pytest.raises(SystemExit) as raised:
         main(command)

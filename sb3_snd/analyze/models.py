@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from sb3_snd.envs import require_package
 from sb3_snd.ppo_snd.ppo_snd import PPOSND
 from sb3_snd.report import published
-from sb3_snd.report.runs import Run, read_run
+from sb3_snd.report.read_logs import RunSummary, read_run
 from sb3_snd.report.tables import last_reward
 from sb3_snd.rewards.snd import SND
 from sb3_snd.runs.checkpoint_files import normalizer_folder
@@ -125,7 +125,7 @@ def choose_collector(models: Sequence[Model]) -> tuple[int, str]:
     rewards: dict[int, float] = {}
     for index, model in enumerate(models):
         run = read_run(model.path.parent) if any(model.path.parent.glob("*monitor.csv")) else None
-        if isinstance(run, Run):
+        if isinstance(run, RunSummary):
             rewards[index] = last_reward(run)
     if not rewards:
         return 0, "it comes first, and no run has an episode in its monitor file to compare by"

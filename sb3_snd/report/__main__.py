@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sb3_snd.common.extras import require
 from sb3_snd.report import figures, tables
-from sb3_snd.report.runs import REWARD, SCORE, Run, Skipped, find_folders, read_runs
+from sb3_snd.report.read_logs import Column, RunSummary, Skipped, find_folders, read_runs
 
 
 def report(logs: list[Path], out: Path, n_jobs: int | None = None) -> Path:
@@ -31,7 +31,7 @@ def report(logs: list[Path], out: Path, n_jobs: int | None = None) -> Path:
             f"There is no monitor file in {', '.join(map(str, logs))}: give the folder that train.py -f wrote to."
         )
     found = list(tqdm(read_runs(folders, n_jobs), total=len(folders), unit="run", desc="reading"))
-    runs = [entry for entry in found if isinstance(entry, Run)]
+    runs = [entry for entry in found if isinstance(entry, RunSummary)]
     skipped = [entry for entry in found if isinstance(entry, Skipped)]
     if not runs:
         raise ValueError(f"No run could be read; the first of {len(skipped)}: {skipped[0].folder}: {skipped[0].reason}.")
@@ -40,7 +40,7 @@ def report(logs: list[Path], out: Path, n_jobs: int | None = None) -> Path:
     rows = tables.rows(groups)
     tables.write_csv(out / "scores.csv", rows)
     lines = ["# Report", "", tables.markdown(rows, skipped, [run for run in runs if run.remark]), "", "## Learning curves", ""]
-    points: dict[int, list[dict[str, object]]] = {REWARD: [], SCORE: []}
+    points: dict[Column, list[dict[str, object]]] = {column: [] for column in Column}
     for env_id, algos in tqdm(groups.items(), unit="environment", desc="drawing"):
         for column, drawn in points.items():
             drawn += figures.draw(env_id, algos, column, out)
@@ -51,8 +51,8 @@ def report(logs: list[Path], out: Path, n_jobs: int | None = None) -> Path:
         "",
         "Mean over runs and a band of one standard deviation; dashed: published, read off the paper's figure to ±0.3.",
     ]
-    tables.write_csv(out / "curves_reward.csv", points[REWARD])
-    tables.write_csv(out / "curves_score.csv", points[SCORE])
+    for column, drawn in points.items():
+        tables.write_csv(out / f"curves_{column.name.lower()}.csv", drawn)
     path = out / "report.md"
     path.write_text("\n".join(lines) + "\n")
     return path

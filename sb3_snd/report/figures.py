@@ -11,25 +11,28 @@ import numpy as np
 
 from sb3_snd.common.extras import require
 from sb3_snd.report import published
-from sb3_snd.report.runs import REWARD, SCORE, Run
+from sb3_snd.report.markdown import plural
+from sb3_snd.report.read_logs import Column, RunSummary
 
 N_BINS = 128  # maximum number of bins of a drawn curve
 NEAR = 2.0  # a published curve is drawn if it starts within this many lengths of the longest run
-LABELS = {REWARD: "learner's reward of an episode", SCORE: "score of an episode"}
+LABELS = {Column.REWARD: "learner's reward of an episode", Column.SCORE: "score of an episode"}
 
 
-def stem(env_id: str, column: int) -> str:
+def stem(env_id: str, column: Column) -> str:
     """
     Compute the name of a picture's files.
 
     :param env_id: Gymnasium id
-    :param column: ``REWARD`` or ``SCORE``
+    :param column: What is drawn
     :return: file name without extension
     """
-    return f"{env_id.replace('/', '_')}_{('reward', 'score')[column]}"
+    return f"{env_id.replace('/', '_')}_{column.name.lower()}"
 
 
-def learning_curve(runs: Sequence[Run], width: int, column: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def learning_curve(
+    runs: Sequence[RunSummary], width: int, column: Column
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """
     Compute mean and population standard deviation over the runs that have reached each bin.
 
@@ -37,7 +40,7 @@ def learning_curve(runs: Sequence[Run], width: int, column: int) -> tuple[np.nda
 
     :param runs: Runs of one environment and algo key
     :param width: Width of a bin in steps, a power of two
-    :param column: ``REWARD`` or ``SCORE``
+    :param column: What is drawn
     :return: steps at the centres of the bins, starting at the first episode; mean; standard deviation; and
         number of runs, ``(n,)`` each
     """
@@ -59,7 +62,7 @@ def learning_curve(runs: Sequence[Run], width: int, column: int) -> tuple[np.nda
     return steps[first:], mean[first:], std[first:], n_runs[first:]
 
 
-def common_width(runs: Sequence[Run]) -> int:
+def common_width(runs: Sequence[RunSummary]) -> int:
     """
     Choose the bin width of the drawn curves of an environment.
 
@@ -72,7 +75,7 @@ def common_width(runs: Sequence[Run]) -> int:
     return width
 
 
-def places_curve(runs: Sequence[Run], n_points: int = N_BINS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def places_curve(runs: Sequence[RunSummary], n_points: int = N_BINS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     Compute mean and population standard deviation of the number of distinct places.
 
@@ -87,7 +90,7 @@ def places_curve(runs: Sequence[Run], n_points: int = N_BINS) -> tuple[np.ndarra
     return steps, counts.mean(axis=0), counts.std(axis=0)
 
 
-def draw_places(env_id: str, algos: dict[str, list[Run]], folder: Path) -> str | None:
+def draw_places(env_id: str, algos: dict[str, list[RunSummary]], folder: Path) -> str | None:
     """
     Draw the number of distinct places in one environment.
 
@@ -105,19 +108,19 @@ def draw_places(env_id: str, algos: dict[str, list[Run]], folder: Path) -> str |
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axis: Any = figure.subplots()
-    called = published.names(algos)
+    labels = published.names(algos)
     for index, (algo, runs) in enumerate(counted.items()):
         if runs:
             steps, mean, std = places_curve(runs)
-            axis.plot(steps / 1e6, mean, color=f"C{index}", label=_label(called[algo], runs))
+            axis.plot(steps / 1e6, mean, color=f"C{index}", label=_label(labels[algo], runs))
             axis.fill_between(steps / 1e6, mean - std, mean + std, color=f"C{index}", alpha=0.2, linewidth=0)
     name = f"{env_id.replace('/', '_')}_places"
     _finish(figure, axis, folder / name, title=env_id, ylabel="distinct places seen")
     return name
 
 
-def _label(name: str, runs: Sequence[Run]) -> str:
-    return f"{name} ({len(runs)} run{'s' * (len(runs) > 1)})"
+def _label(name: str, runs: Sequence[RunSummary]) -> str:
+    return f"{name} ({len(runs)} {plural(len(runs), 'run')})"
 
 
 def _finish(figure: Any, axis: Any, path: Path, **settings: Any) -> None:
@@ -134,26 +137,26 @@ def _draw_published(axis: Any, env_id: str, algos: Sequence[str], last: float) -
     Draw published curves; return where the axis ends: at the longest run, or a nearby curve's first point if
     it is later.
     """
-    models = [published.MODELS.get(algo) for algo in algos]
-    firsts = [index for index, model in enumerate(models) if model not in models[:index]]  # a model's curve is drawn once
+    keys = list(map(published.model_key, algos))
+    firsts = [index for index, key in enumerate(keys) if key not in keys[:index]]  # a model's curve is drawn once
     curves = {index: curve for index in firsts if (curve := published.curve(algos[index], env_id)) is not None}
     near = {index: curve for index, curve in curves.items() if curve[0][0] <= NEAR * last}
     end = max([last, *(steps[0] * 1.02 for steps, _ in near.values() if steps[0] > last)])  # with room for the whole marker
     for index, (steps, rewards) in near.items():
         shown = slice(np.searchsorted(steps, end) + 1)  # includes the first point beyond the end
-        name = f"{published.NAMES[algos[index]]}, published"
+        name = f"{published.MODELS[algos[index]].name}, published"
         style: dict[str, Any] = dict(linestyle="--", linewidth=0.8, marker=".", markersize=4, alpha=0.7)
         axis.plot(steps[shown] / 1e6, rewards[shown], color=f"C{index}", label=name, **style)
     return end
 
 
-def draw(env_id: str, algos: dict[str, list[Run]], column: int, folder: Path) -> list[dict[str, object]]:
+def draw(env_id: str, algos: dict[str, list[RunSummary]], column: Column, folder: Path) -> list[dict[str, object]]:
     """
     Draw the learning curves in one environment.
 
     :param env_id: Gymnasium id
     :param algos: Algo key -> runs
-    :param column: ``REWARD``, which includes the published curves, or ``SCORE``
+    :param column: What is drawn; rewards include the published curves
     :param folder: Folder for the picture, as PNG and SVG, see :func:`stem`
     :return: the drawn points
     :raises ImportError: if matplotlib is missing; the message names the extra
@@ -166,16 +169,16 @@ def draw(env_id: str, algos: dict[str, list[Run]], column: int, folder: Path) ->
     points: list[dict[str, object]] = []
     width = common_width([run for runs in algos.values() for run in runs])
     last = 0.0
-    called = published.names(algos)
+    labels = published.names(algos)
     for index, (algo, runs) in enumerate(algos.items()):
         steps, mean, std, n_runs = learning_curve(runs, width, column)
         last = max(last, steps[-1] + width / 2)
         colour = f"C{index}"
-        axis.plot(steps / 1e6, mean, color=colour, marker="." if len(steps) < 3 else None, label=_label(called[algo], runs))
+        axis.plot(steps / 1e6, mean, color=colour, marker="." if len(steps) < 3 else None, label=_label(labels[algo], runs))
         axis.fill_between(steps / 1e6, mean - std, mean + std, color=colour, alpha=0.2, linewidth=0)
         for values in zip(steps, mean, std, n_runs, strict=True):
             names = ("steps", "mean", "std", "runs")
             points.append({"environment": env_id, "algo": algo, **dict(zip(names, map(float, values), strict=True))})
-    axis.set_xlim(right=(_draw_published(axis, env_id, list(algos), last) if column == REWARD else last) / 1e6)
+    axis.set_xlim(right=(_draw_published(axis, env_id, list(algos), last) if column is Column.REWARD else last) / 1e6)
     _finish(figure, axis, folder / stem(env_id, column), title=env_id, ylabel=LABELS[column])
     return points

@@ -14,25 +14,24 @@ from typing import NamedTuple
 
 import numpy as np
 
+
+class PublishedModel(NamedTuple):
+    """A model of the paper."""
+
+    key: str  # in the files of this package
+    name: str
+
+
+#: algo key -> model that it reproduces, in the order of the tables
 MODELS = {
-    "ppo": "baseline",
-    "ppo_baseline": "baseline",
-    "ppo_rnd": "rnd",
-    "ppo_snd_v": "snd_v",
-    "ppo_snd_v_original": "snd_v",
-    "ppo_snd_std": "snd_std",
-    "ppo_snd_vic": "snd_vic",
-    "ppo_snd": "snd_vic",
-}
-NAMES = {
-    "ppo": "Baseline",
-    "ppo_baseline": "Baseline",
-    "ppo_rnd": "RND",
-    "ppo_snd_v": "SND-V",
-    "ppo_snd_v_original": "SND-V (original)",
-    "ppo_snd_std": "SND-STD",
-    "ppo_snd_vic": "SND-VIC",
-    "ppo_snd": "SND-VIC",
+    "ppo": PublishedModel("baseline", "Baseline"),
+    "ppo_baseline": PublishedModel("baseline", "Baseline"),
+    "ppo_rnd": PublishedModel("rnd", "RND"),
+    "ppo_snd_v": PublishedModel("snd_v", "SND-V"),
+    "ppo_snd_v_original": PublishedModel("snd_v", "SND-V (original)"),
+    "ppo_snd_std": PublishedModel("snd_std", "SND-STD"),
+    "ppo_snd_vic": PublishedModel("snd_vic", "SND-VIC"),
+    "ppo_snd": PublishedModel("snd_vic", "SND-VIC"),
 }
 #: part of an id -> number of steps of a run
 FULL_STEPS = {"NoFrameskip-v4": 128_000_000, "procgen-": 64_000_000}
@@ -53,9 +52,19 @@ def names(algos: Iterable[str]) -> dict[str, str]:
     :param algos: Algo keys
     :return: algo key -> name, followed by the key if several keys have the same name
     """
-    plain = {algo: NAMES.get(algo, algo) for algo in algos}
+    plain = {algo: MODELS[algo].name if algo in MODELS else algo for algo in algos}
     counts = Counter(plain.values())
     return {algo: f"{name}, {algo}" if counts[name] > 1 else name for algo, name in plain.items()}
+
+
+def model_key(algo: str) -> str:
+    """
+    Look up the model that an algo key reproduces.
+
+    :param algo: Algo key
+    :return: key of the model in the files of this package; empty if the paper has no such model
+    """
+    return MODELS[algo].key if algo in MODELS else ""
 
 
 def environment_name(env_id: str) -> str:
@@ -88,7 +97,7 @@ def score(algo: str, env_id: str) -> Score | None:
     :param env_id: Gymnasium id
     :return: score in the paper's tables; None if there is none
     """
-    return _scores().get((environment_name(env_id), MODELS.get(algo, "")))
+    return _scores().get((environment_name(env_id), model_key(algo)))
 
 
 def curve(algo: str, env_id: str) -> tuple[np.ndarray, np.ndarray] | None:
@@ -99,8 +108,11 @@ def curve(algo: str, env_id: str) -> tuple[np.ndarray, np.ndarray] | None:
     :param env_id: Gymnasium id
     :return: steps and mean rewards, ``(n,)`` each; None if there is no curve
     """
-    points = _curves().get((environment_name(env_id), MODELS.get(algo, "")))
-    return None if points is None else (np.array([step for step, _ in points]), np.array([reward for _, reward in points]))
+    points = _curves().get((environment_name(env_id), model_key(algo)))
+    if points is None:
+        return None
+    steps, rewards = zip(*points, strict=True)
+    return np.array(steps), np.array(rewards)
 
 
 def curve_at(algo: str, env_id: str, step: float) -> float | None:

@@ -12,9 +12,11 @@ import numpy as np
 
 from sb3_snd.common.extras import require
 from sb3_snd.report import published
-from sb3_snd.report.runs import REWARD, Run, Skipped
+from sb3_snd.report.markdown import table_lines
+from sb3_snd.report.read_logs import Column, RunSummary, Skipped
 
-Groups = dict[str, dict[str, list[Run]]]  # environment -> algo key -> runs
+Groups = dict[str, dict[str, list[RunSummary]]]  # environment -> algo key -> runs
+Row = dict[str, object]  # column -> value; None if a value does not exist
 
 MIN_RUNS = 5  # minimum number of runs for an interval
 REPETITIONS = 2000  # number of bootstrap repetitions
@@ -36,7 +38,7 @@ DEFINITIONS = """\
   settings."""
 
 
-def group(runs: Sequence[Run]) -> Groups:
+def group(runs: Sequence[RunSummary]) -> Groups:
     """
     Group runs by environment and algo key.
 
@@ -44,15 +46,13 @@ def group(runs: Sequence[Run]) -> Groups:
     :return: environment -> algo key -> runs, sorted
     """
     groups: Groups = {}
-    order = list(published.MODELS)
-    for run in sorted(
-        runs, key=lambda run: (run.env_id, order.index(run.algo) if run.algo in order else len(order), run.algo)
-    ):
+    order = {algo: place for place, algo in enumerate(published.MODELS)}
+    for run in sorted(runs, key=lambda run: (run.env_id, order.get(run.algo, len(order)), run.algo)):
         groups.setdefault(run.env_id, {}).setdefault(run.algo, []).append(run)
     return groups
 
 
-def last_reward(run: Run) -> float:
+def last_reward(run: RunSummary) -> float:
     """
     Compute the mean reward at the end of a run.
 
@@ -64,7 +64,7 @@ def last_reward(run: Run) -> float:
     first = int((1 - LAST_SHARE) * run.n_steps) // curve.width
     while first > 0 and curve.counts[first:].sum() == 0:
         first -= 1
-    return float(curve.sums[first:, REWARD].sum() / curve.counts[first:].sum())
+    return float(curve.sums[first:, Column.REWARD].sum() / curve.counts[first:].sum())
 
 
 def interval(means: Sequence[float]) -> tuple[float, float, float] | None:
@@ -91,14 +91,14 @@ def interval(means: Sequence[float]) -> tuple[float, float, float] | None:
     return float(points["runs"][0]), float(ends["runs"][0, 0]), float(ends["runs"][1, 0])
 
 
-def rows(groups: Groups) -> list[dict[str, object]]:
+def rows(groups: Groups) -> list[Row]:
     """
     Compute the rows of the tables.
 
     :param groups: Runs from :func:`group`
     :return: one row per environment and algo key, column -> value; None if a value does not exist
     """
-    table: list[dict[str, object]] = []
+    table: list[Row] = []
     for env_id, algos in groups.items():
         for algo, runs in algos.items():
             means = [run.mean_reward for run in runs]
@@ -132,7 +132,7 @@ def rows(groups: Groups) -> list[dict[str, object]]:
     return table
 
 
-def markdown(table: list[dict[str, object]], skipped: Sequence[Skipped], remarks: Sequence[Run]) -> str:
+def markdown(table: list[Row], skipped: Sequence[Skipped], remarks: Sequence[RunSummary]) -> str:
     """
     Format the tables and the definitions of their columns.
 
@@ -142,14 +142,18 @@ def markdown(table: list[dict[str, object]], skipped: Sequence[Skipped], remarks
     :return: Markdown text
     """
 
-    def number(value: object, digits: int = 2) -> str:
-        text = "–" if value is None else f"{value:.{digits}f}"
-        return text.lstrip("-") if text.strip("-0.") == "" else text  # avoids -0.00
+    lines = ["## Mean reward", "", *_mean_rewards(table), "", "## Highest score", "", *_highest_scores(table)]
+    if any(row["places"] is not None for row in table):
+        lines += ["", "## Places seen", "", *_places(table)]
+    lines += ["", "## What is in the tables", "", DEFINITIONS]
+    if skipped or remarks:
+        lines += ["", "## Left out", ""]
+        lines += [f"- `{entry.folder}`: {entry.reason}" for entry in skipped]
+        lines += [f"- `{run.folder}`: {run.remark}" for run in remarks]
+    return "\n".join(lines)
 
-    def pair(row: dict[str, object], prefix: str) -> str:
-        mean, std = row[f"{prefix}mean_reward"], row[f"{prefix}std_reward"]
-        return "–" if mean is None else f"{number(mean)} ± {number(std)}"
 
+def _mean_rewards(table: Sequence[Row]) -> list[str]:
     heads = [
         "environment",
         "algo",
@@ -161,44 +165,60 @@ def markdown(table: list[dict[str, object]], skipped: Sequence[Skipped], remarks
         "published there",
         "IQM",
     ]
-    lines = ["## Mean reward", "", *_head(heads, 2)]
-    for row in table:
-        low, high = (float(str(row[name])) / 1e6 for name in ("steps_min", "steps_max"))
-        steps = f"{high:.3g}" if f"{low:.3g}" == f"{high:.3g}" else f"{low:.3g} to {high:.3g}"
-        iqm = "–" if row["iqm_reward"] is None else "{} ({} to {})".format(*(number(row[f"iqm_{e}"]) for e in ENDS))
-        cells = [row["environment"], f"`{row['algo']}`", row["runs"], steps + ", *short*" * bool(row["short"])]
-        cells += [pair(row, ""), pair(row, "published_"), number(row["end_reward"]), number(row["published_end_reward"]), iqm]
-        lines.append(_line(cells))
-    lines += ["", "## Highest score", "", *_head(["environment", "algo", "runs", "highest score", "published"], 2)]
-    for row in table:
-        scores = [number(row["highest_score"], 0), number(row["published_highest_score"], 0)]
-        lines.append(_line([row["environment"], f"`{row['algo']}`", row["runs"], *scores]))
-    counted = [row for row in table if row["places"] is not None]
-    if counted:
-        lines += ["", "## Places seen", "", *_head(["environment", "algo", "runs", "places"], 2)]
-        for row in counted:
-            places = f"{number(row['places'], 1)} ± {number(row['std_places'], 1)}"
-            lines.append(_line([row["environment"], f"`{row['algo']}`", row["runs"], places]))
-    lines += ["", "## What is in the tables", "", DEFINITIONS]
-    if skipped or remarks:
-        lines += ["", "## Left out", ""]
-        lines += [f"- `{entry.folder}`: {entry.reason}" for entry in skipped]
-        lines += [f"- `{run.folder}`: {run.remark}" for run in remarks]
-    return "\n".join(lines)
+    cells = [
+        [
+            *_run_cells(row),
+            _million_steps(row),
+            _pair(row["mean_reward"], row["std_reward"]),
+            _pair(row["published_mean_reward"], row["published_std_reward"]),
+            _number(row["end_reward"]),
+            _number(row["published_end_reward"]),
+            _interval(row),
+        ]
+        for row in table
+    ]
+    return table_lines(heads, cells)
 
 
-ENDS = ("reward", "low", "high")
+def _highest_scores(table: Sequence[Row]) -> list[str]:
+    names = ("highest_score", "published_highest_score")
+    cells = [[*_run_cells(row), *(_number(row[name], 0) for name in names)] for row in table]
+    return table_lines(["environment", "algo", "runs", "highest score", "published"], cells)
 
 
-def _line(cells: Sequence[object]) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
+def _places(table: Sequence[Row]) -> list[str]:
+    cells = [[*_run_cells(row), _pair(row["places"], row["std_places"], 1)] for row in table if row["places"] is not None]
+    return table_lines(["environment", "algo", "runs", "places"], cells)
 
 
-def _head(names: Sequence[str], n_left: int) -> list[str]:
-    return [_line(names), "|" + "---|" * n_left + "---:|" * (len(names) - n_left)]
+def _run_cells(row: Row) -> list[object]:
+    return [row["environment"], f"`{row['algo']}`", row["runs"]]
 
 
-def write_csv(path: Path, table: Sequence[dict[str, object]]) -> None:
+def _million_steps(row: Row) -> str:
+    lowest, highest = (f"{float(str(row[name])) / 1e6:.3g}" for name in ("steps_min", "steps_max"))
+    steps = highest if lowest == highest else f"{lowest} to {highest}"
+    return f"{steps}, *short*" if row["short"] else steps
+
+
+def _interval(row: Row) -> str:
+    if row["iqm_reward"] is None:
+        return "–"
+    return f"{_number(row['iqm_reward'])} ({_number(row['iqm_low'])} to {_number(row['iqm_high'])})"
+
+
+def _pair(mean: object, std: object, digits: int = 2) -> str:
+    return "–" if mean is None else f"{_number(mean, digits)} ± {_number(std, digits)}"
+
+
+def _number(value: object, digits: int = 2) -> str:
+    if value is None:
+        return "–"
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text  # prints -0.00 as 0.00
+
+
+def write_csv(path: Path, table: Sequence[Row]) -> None:
     """
     Write a table as a CSV file.
 

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from enum import IntEnum
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -15,10 +16,17 @@ import numpy as np
 
 from sb3_snd.common.extras import require
 from sb3_snd.common.processors import available_cpus
+from sb3_snd.report.markdown import plural
 
-REWARD, SCORE = 0, 1  # columns of a curve: the learner's rewards, and the environment's own
 COLUMNS = ("r", "l", "t", "r_ext", "n", "steps")  # columns of a monitor file
 MAX_BINS = 512  # maximum number of bins of a stored curve; sufficiently long runs have at least half as many
+
+
+class Column(IntEnum):
+    """Columns of a curve."""
+
+    REWARD = 0  # the learner's rewards
+    SCORE = 1  # the environment's own
 
 
 class Curve(NamedTuple):
@@ -51,7 +59,7 @@ class Curve(NamedTuple):
             return self.sums / self.counts[:, None]
 
 
-class Run(NamedTuple):
+class RunSummary(NamedTuple):
     """The data of one run that a report needs."""
 
     algo: str
@@ -84,7 +92,7 @@ def find_folders(logs: Iterable[Path]) -> list[Path]:
     return sorted({path.parent for root in logs for path in root.rglob("*monitor.csv")})
 
 
-def read_runs(folders: list[Path], n_jobs: int | None = None) -> Iterator[Run | Skipped]:
+def read_runs(folders: list[Path], n_jobs: int | None = None) -> Iterator[RunSummary | Skipped]:
     """
     Read runs in parallel.
 
@@ -102,7 +110,7 @@ def read_runs(folders: list[Path], n_jobs: int | None = None) -> Iterator[Run | 
         yield from pool.map(read_run, folders, chunksize=1)
 
 
-def read_run(folder: Path) -> Run | Skipped:
+def read_run(folder: Path) -> RunSummary | Skipped:
     """
     Read the run in a folder.
 
@@ -130,7 +138,7 @@ def read_run(folder: Path) -> Run | Skipped:
     values = np.stack([rewards, scores], axis=1)  # (n_rows, 2)
     counts = episodes["n"].to_numpy(np.int64) if "n" in episodes else np.ones(len(episodes), np.int64)
     steps = episode_steps(episodes, folder / "progress.csv")
-    return Run(
+    return RunSummary(
         algo=folder.parent.name,
         env_id=env_id or folder.name.rpartition("_")[0],
         folder=folder,
@@ -204,7 +212,8 @@ def read_places(path: Path) -> np.ndarray:
         ``(0, 2)`` if no places were counted
     """
     values = read_columns(path, "time/total_timesteps", "exploration/places")
-    return values[:: -(len(values) // MAX_BINS + 1)][::-1]
+    every = len(values) // MAX_BINS + 1
+    return values[::-every][::-1]  # thinned from the end, so that the last line stays
 
 
 def read_monitor(path: Path):  # type: ignore[no-untyped-def]  # pandas is an extra
@@ -224,7 +233,7 @@ def read_monitor(path: Path):  # type: ignore[no-untyped-def]  # pandas is an ex
         file.seek(0, os.SEEK_END)
         size = file.tell()
         file.seek(max(0, size - 1))
-        whole = file.read(1) == b"\n"
+        is_complete = file.read(1) == b"\n"
     if not first.startswith(b"#"):
         raise ValueError("the first line is not the header of a monitor file")
     try:
@@ -236,11 +245,11 @@ def read_monitor(path: Path):  # type: ignore[no-untyped-def]  # pandas is an ex
     if missing:
         raise ValueError(f"column {sorted(missing)[0]!r} is missing")
     n_rows = len(table)
-    if not whole:  # the last number may lack digits
+    if not is_complete:  # the last number may lack digits
         table = table.iloc[:-1]
     table = table[np.isfinite(table.to_numpy()).all(axis=1)]
     left_out = n_rows - len(table)
-    return header, table, f"{path.name}: {left_out} incomplete line{'s' * (left_out > 1)} left out" if left_out else ""
+    return header, table, f"{path.name}: {left_out} {plural(left_out, 'incomplete line')} left out" if left_out else ""
 
 
 def bin_episodes(steps: np.ndarray, values: np.ndarray, counts: np.ndarray | None = None) -> Curve:
