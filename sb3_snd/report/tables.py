@@ -4,7 +4,6 @@ Knows runs and published figures. Must not draw anything.
 """
 
 import csv
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,11 +82,12 @@ def interval(means: Sequence[float]) -> tuple[float, float, float] | None:
     def iqm(scores: np.ndarray) -> np.ndarray:
         return np.array([metrics.aggregate_iqm(scores)])
 
-    random = np.random.RandomState(0)
-    scores = {"runs": np.array(means)[:, None]}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # rliable offers no other way of seeding yet
-        points, ends = library.get_interval_estimates(scores, iqm, reps=REPETITIONS, random_state=random)
+    before = np.random.get_state()
+    np.random.seed(0)  # rliable draws from numpy's global generator, whatever its argument random_state is
+    try:
+        points, ends = library.get_interval_estimates({"runs": np.array(means)[:, None]}, iqm, reps=REPETITIONS)
+    finally:
+        np.random.set_state(before)
     return float(points["runs"][0]), float(ends["runs"][0, 0]), float(ends["runs"][1, 0])
 
 
