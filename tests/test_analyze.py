@@ -20,9 +20,16 @@ from torch import nn
 from sb3_snd import PPOSND, SND, zoo
 from sb3_snd.analyze import figures
 from sb3_snd.analyze.__main__ import main
-from sb3_snd.analyze.models import Model, choose_collector, names
-from sb3_snd.analyze.spaces import Space, flat_map, highest_peaks, measure, pair_distances, row
-from sb3_snd.analyze.states import States, collect, make_views
+from sb3_snd.analyze.feature_spaces import (
+    FeatureSpace,
+    feature_space_of,
+    flat_map,
+    highest_peaks,
+    pair_distances,
+    table_row,
+)
+from sb3_snd.analyze.models import Model, choose_collector, short_labels
+from sb3_snd.analyze.states import ReferenceStates, collect, make_views
 from sb3_snd.targets import Target
 
 ENV = "MountainCar-v0"
@@ -170,17 +177,17 @@ def test_the_best_model_is_the_best_in_the_end(tmp_path):
 def test_names_are_as_short_as_tells_models_apart(tmp_path):
     one, two = (hand_made(tmp_path / f"{ENV}_{n}" / f"{ENV}.zip", config=tmp_path, algo="ppo_snd_vic") for n in (1, 2))
     other = hand_made(tmp_path / "x.zip", algo="PPOSND")
-    assert names([one, other]) == ["SND-VIC", "x"]
-    assert names([one, two]) == ["SND-VIC, run 1", "SND-VIC, run 2"]
-    assert names([one, one._replace(path=tmp_path / f"{ENV}_1" / "best_model.zip")])[1] == "SND-VIC, run 1, best_model"
-    assert names([one, one._replace(algo="ppo_snd", path=two.path)]) == ["SND-VIC, ppo_snd_vic", "SND-VIC, ppo_snd"]
+    assert short_labels([one, other]) == ["SND-VIC", "x"]
+    assert short_labels([one, two]) == ["SND-VIC, run 1", "SND-VIC, run 2"]
+    assert short_labels([one, one._replace(path=tmp_path / f"{ENV}_1" / "best_model.zip")])[1] == "SND-VIC, run 1, best_model"
+    assert short_labels([one, one._replace(algo="ppo_snd", path=two.path)]) == ["SND-VIC, ppo_snd_vic", "SND-VIC, ppo_snd"]
 
 
 def test_row_by_hand():
     """States (0, 0), (1, 0), (0, 1), (1, 1): the features are twice that, a square with sides of 2."""
     states = look(4, lengths=(4, 4))
-    space = measure("mine", SND(BOX, Twice, device="cpu"), states.frames["plain"])
-    found = row(space, states)
+    space = feature_space_of("mine", SND(BOX, Twice, device="cpu"), states.frames["plain"])
+    found = table_row(space, states)
     norms = [0.0, 2.0, 2.0, 8**0.5]
     expected = {
         "features": 2,
@@ -204,12 +211,12 @@ def test_distances_of_pairs_by_hand():
     """Vectors count in deviations of the states, which are (1, 2); images in [0, 1]."""
     snd = SND(BOX, Twice, device="cpu")
     frames = th.tensor([[9.0, 9.0], [-1.0, -2.0], [1.0, 2.0], [-1.0, 2.0], [1.0, -2.0]])
-    x, y = pair_distances(Space("a", snd, frames, frames[:, :1], None), np.arange(1, 5))
+    x, y = pair_distances(FeatureSpace("a", snd, frames, frames[:, :1], None), np.arange(1, 5))
     np.testing.assert_allclose(x, [2.0, 2**0.5, 2**0.5, 2**0.5, 2**0.5, 2.0], rtol=1e-6)
     np.testing.assert_allclose(y, [2.0, 0.0, 2.0, 2.0, 0.0, 2.0], atol=1e-6)
     snd = SND(spaces.Box(0, 255, (36, 36, 1), np.uint8), Twice, device="cpu")
     frames = th.stack([th.full((1, 36, 36), value, dtype=th.uint8) for value in (0, 51, 255)])
-    x, _ = pair_distances(Space("a", snd, frames, frames.flatten(1).float(), None), np.arange(3))
+    x, _ = pair_distances(FeatureSpace("a", snd, frames, frames.flatten(1).float(), None), np.arange(3))
     np.testing.assert_allclose(x, [0.2, 1.0, 0.8], rtol=1e-5)
 
 
@@ -246,16 +253,16 @@ def test_umap_where_it_is_installed(monkeypatch):
 @pytest.mark.parametrize(("n_places", "coloured"), [(1, False), (2, True), (20, True), (21, False)])
 def test_places_are_coloured_where_they_are_few(n_places, coloured):
     places = [index % n_places for index in range(50)]
-    found = figures.few_places(States({}, np.arange(51)[:, None], [*places, 99], 50))
+    found = figures.few_places(ReferenceStates({}, np.arange(51)[:, None], [*places, 99], 50))
     assert found == (list(range(n_places)) if coloured else None)
 
 
 @pytest.mark.filterwarnings("error", "ignore::ResourceWarning")  # of files that tests before have left open
 @pytest.mark.parametrize("features", [th.zeros(11, 16), th.arange(11.0)[:, None]])
 def test_collapsed_features_and_a_single_one_are_drawn(features, tmp_path):
-    states = States({}, np.arange(11)[:, None], None, 10)
-    space = Space("a", SND(BOX, Twice, device="cpu"), th.zeros(11, 2), features, np.zeros(11, dtype=np.float32))
-    assert row(space, states)["effective_rank"] == float(features.any())
+    states = ReferenceStates({}, np.arange(11)[:, None], None, 10)
+    space = FeatureSpace("a", SND(BOX, Twice, device="cpu"), th.zeros(11, 2), features, np.zeros(11, dtype=np.float32))
+    assert table_row(space, states)["effective_rank"] == float(features.any())
     figures.draw([space], states, 0, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         f"{stem}.{kind}" for stem in figures.CAPTIONS for kind in ("png", "svg")

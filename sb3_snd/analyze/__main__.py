@@ -16,11 +16,12 @@ from stable_baselines3.common.utils import set_random_seed
 
 import sb3_snd
 from sb3_snd.analyze import figures, tables
-from sb3_snd.analyze.models import Model, choose_collector, load_models, make_env, names
-from sb3_snd.analyze.spaces import measure, row
-from sb3_snd.analyze.states import States, collect, make_views
+from sb3_snd.analyze.feature_spaces import feature_space_of, table_row
+from sb3_snd.analyze.models import Model, choose_collector, load_models, make_env, short_labels
+from sb3_snd.analyze.states import ReferenceStates, collect, make_views
 from sb3_snd.common.extras import require
 from sb3_snd.envs import find_places
+from sb3_snd.report.markdown import plural
 from sb3_snd.report.tables import write_csv
 
 
@@ -52,7 +53,7 @@ def analyze(
     if n_states < 2 or n_envs < 1:
         raise ValueError(f"--states {n_states} --n-envs {n_envs}: at least two states and one environment are required.")
     models = load_models(list(dict.fromkeys(paths)), env_id, device)
-    labels = names(models)
+    labels = short_labels(models)
     chosen, reason = choose_collector(models)
     collector = models[chosen]
     env = make_env(collector, n_envs, seed)
@@ -63,10 +64,13 @@ def analyze(
     states = collect(collector.algorithm, env, views, n_states, find_places(env))
     env.close()
     out.mkdir(parents=True, exist_ok=True)
-    spaces = [measure(label, model.snd, states.frames[key]) for (label, model), key in zip(nets, keys, strict=True)]  # type: ignore[arg-type]
-    table = [row(space, states) for space in spaces]
+    feature_spaces = [
+        feature_space_of(label, model.snd, states.frames[key])  # type: ignore[arg-type]
+        for (label, model), key in zip(nets, keys, strict=True)
+    ]
+    table = [table_row(space, states) for space in feature_spaces]
     write_csv(out / "features.csv", table)
-    figures.draw(spaces, states, seed, out)
+    figures.draw(feature_spaces, states, seed, out)
     text = [f"# Feature spaces in {collector.env_id}", "", *_models(models, labels), ""]
     text += [
         f"*{labels[chosen]}* collected the {n_states:,} reference states: {reason}. Its actions were drawn from its policy, as"
@@ -92,11 +96,11 @@ def _models(models: Sequence[Model], labels: Sequence[str]) -> list[str]:
     ]
 
 
-def _places(states: States) -> str:
+def _places(states: ReferenceStates) -> str:
     if states.places is None:
         return "Where they lie in the environment is not known."
     n_places = len({states.places[row] for row in states.rows})
-    return f"They lie in {n_places:,} place{'s' * (n_places > 1)}."
+    return f"They lie in {n_places:,} {plural(n_places, 'place')}."
 
 
 def _versions(device: th.device) -> str:

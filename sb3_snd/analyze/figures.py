@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from sb3_snd.analyze.spaces import Space, correlation, flat_map, highest_peaks, pair_distances
-from sb3_snd.analyze.states import States
+from sb3_snd.analyze.feature_spaces import FeatureSpace, correlation, flat_map, highest_peaks, pair_distances
+from sb3_snd.analyze.states import ReferenceStates
 from sb3_snd.common.effective_rank import spectrum
 from sb3_snd.common.extras import require
 
@@ -31,21 +31,21 @@ N_PLACES = 20  # maximum number of places that colours can distinguish
 SIZE = 3.6  # side of a panel in inches
 
 
-def draw(spaces: Sequence[Space], states: States, seed: int, out: Path) -> None:
+def draw(feature_spaces: Sequence[FeatureSpace], states: ReferenceStates, seed: int, out: Path) -> None:
     """
     Draw all pictures.
 
-    :param spaces: Feature spaces of all models
+    :param feature_spaces: Feature spaces of all models
     :param states: Reference states
     :param seed: Seed of the choice of pairs and of the maps
     :param out: Folder for the pictures, as PNG and SVG, see ``CAPTIONS``
     :raises ImportError: if matplotlib is missing; the message names the extra
     """
     require("matplotlib", "plots")
-    draw_spectra(spaces, states, out)
-    draw_distances(spaces, states, seed, out)
-    draw_novelty(spaces, states, out)
-    draw_maps(spaces, states, seed, out)
+    draw_spectra(feature_spaces, states, out)
+    draw_distances(feature_spaces, states, seed, out)
+    draw_novelty(feature_spaces, states, out)
+    draw_maps(feature_spaces, states, seed, out)
 
 
 def markdown() -> str:
@@ -57,18 +57,18 @@ def markdown() -> str:
     return "\n\n".join(f"## {stem.capitalize()}\n\n{text}\n\n![{stem}]({stem}.png)" for stem, text in CAPTIONS.items())
 
 
-def draw_spectra(spaces: Sequence[Space], states: States, out: Path) -> None:
+def draw_spectra(feature_spaces: Sequence[FeatureSpace], states: ReferenceStates, out: Path) -> None:
     """
     Draw the spectrum of each feature space.
 
-    :param spaces: Feature spaces of all models
+    :param feature_spaces: Feature spaces of all models
     :param states: Reference states
     :param out: Folder for the picture, as PNG and SVG
     """
     figure = _figure(7, 4.5)
     axis = figure.subplots()
     top = SMALLEST
-    for space in spaces:
+    for space in feature_spaces:
         values = spectrum(space.features[states.rows]).numpy().clip(min=SMALLEST)
         top = max(top, values[0])
         axis.plot(np.arange(1, len(values) + 1), values, marker="." if len(values) < 10 else None, label=space.name)
@@ -79,11 +79,11 @@ def draw_spectra(spaces: Sequence[Space], states: States, out: Path) -> None:
     _save(figure, out, "spectrum")
 
 
-def draw_distances(spaces: Sequence[Space], states: States, seed: int, out: Path) -> None:
+def draw_distances(feature_spaces: Sequence[FeatureSpace], states: ReferenceStates, seed: int, out: Path) -> None:
     """
     Draw distances between features against distances between states.
 
-    :param spaces: Feature spaces of all models
+    :param feature_spaces: Feature spaces of all models
     :param states: Reference states
     :param seed: Seed of the choice of states
     :param out: Folder for the picture, as PNG and SVG
@@ -91,9 +91,9 @@ def draw_distances(spaces: Sequence[Space], states: States, seed: int, out: Path
     from matplotlib.colors import LogNorm
 
     rows = np.random.default_rng(seed).permutation(states.rows)[:N_PAIRED]
-    figure, axes = _panels(len(spaces))
+    figure, axes = _panels(len(feature_spaces))
     counts, meshes = [], []
-    for axis, space in zip(axes, spaces, strict=True):
+    for axis, space in zip(axes, feature_spaces, strict=True):
         x, y = pair_distances(space, rows)
         count, edges_x, edges_y = np.histogram2d(x, y, bins=N_BINS)
         counts.append(count.max())
@@ -107,20 +107,20 @@ def draw_distances(spaces: Sequence[Space], states: States, seed: int, out: Path
     _save(figure, out, "distances")
 
 
-def draw_novelty(spaces: Sequence[Space], states: States, out: Path) -> None:
+def draw_novelty(feature_spaces: Sequence[FeatureSpace], states: ReferenceStates, out: Path) -> None:
     """
     Draw the novelty along the longest episode and, for images, the frames at its highest peaks.
 
-    :param spaces: Feature spaces of all models
+    :param feature_spaces: Feature spaces of all models
     :param states: Reference states
     :param out: Folder for the picture, as PNG and SVG
     """
     rows = states.episode
-    images = spaces[0].snd.reader.is_image
+    images = feature_spaces[0].snd.reader.is_image
     heights = [1.0, 1.4] if images else [1.4]  # heights of frames and curve, in inches
-    figure = _figure(9, (sum(heights) + 0.8) * len(spaces))
-    grid = figure.add_gridspec(len(heights) * len(spaces), N_PEAKS, height_ratios=heights * len(spaces))
-    for index, space in enumerate(spaces):
+    figure = _figure(9, (sum(heights) + 0.8) * len(feature_spaces))
+    grid = figure.add_gridspec(len(heights) * len(feature_spaces), N_PEAKS, height_ratios=heights * len(feature_spaces))
+    for index, space in enumerate(feature_spaces):
         bottom = len(heights) * (index + 1) - 1
         values = space.novelty[rows]
         peaks = highest_peaks(values, N_PEAKS, distance=max(1, len(rows) // 15))
@@ -140,19 +140,19 @@ def draw_novelty(spaces: Sequence[Space], states: States, out: Path) -> None:
     _save(figure, out, "novelty")
 
 
-def draw_maps(spaces: Sequence[Space], states: States, seed: int, out: Path) -> None:
+def draw_maps(feature_spaces: Sequence[FeatureSpace], states: ReferenceStates, seed: int, out: Path) -> None:
     """
     Draw a two-dimensional map of each feature space. Colours show places if there are few enough, else steps
     of the episode.
 
-    :param spaces: Feature spaces of all models
+    :param feature_spaces: Feature spaces of all models
     :param states: Reference states
     :param seed: Seed of the map
     :param out: Folder for the picture, as PNG and SVG
     """
     places = few_places(states)
-    figure, axes = _panels(len(spaces))
-    for axis, space in zip(axes, spaces, strict=True):
+    figure, axes = _panels(len(feature_spaces))
+    for axis, space in zip(axes, feature_spaces, strict=True):
         points, method = flat_map(space.features[states.rows], seed)
         axis.set(xlabel="component 1", ylabel="component 2")
         axis.set_title(f"{space.name}\n{method}", fontsize="medium")
@@ -172,7 +172,7 @@ def draw_maps(spaces: Sequence[Space], states: States, seed: int, out: Path) -> 
     _save(figure, out, "map")
 
 
-def few_places(states: States) -> list[Hashable] | None:
+def few_places(states: ReferenceStates) -> list[Hashable] | None:
     """
     List the places of the reference states if colours can distinguish them.
 

@@ -97,22 +97,22 @@ def _load(path: Path, config: Path | None, env_id: str, device: str) -> Model:
     return Model(path, algo, args["env"], config, zoo.rl_zoo3.ALGOS[algo].load(path, device=device, **small))
 
 
-def names(models: Sequence[Model]) -> list[str]:
+def short_labels(models: Sequence[Model]) -> list[str]:
     """
-    Choose a short distinct name for each model.
+    Choose a short distinct label for each model.
 
     :param models: Models from different files
-    :return: name of each model
+    :return: label of each model
     """
-    called = published.names(model.algo for model in models)
+    names = published.names(model.algo for model in models)
     parts = [
-        (called[model.algo], f"run {model.path.parent.name.rpartition('_')[2]}", model.path.stem)
+        (names[model.algo], f"run {model.path.parent.name.rpartition('_')[2]}", model.path.stem)
         if model.config
         else (model.path.stem,)
         for model in models
     ]
     candidates = [[", ".join(part[:n]) for part in parts] for n in (1, 2, 3)] + [[str(model.path) for model in models]]
-    return next(names for names in candidates if len(set(names)) == len(names))
+    return next(labels for labels in candidates if len(set(labels)) == len(labels))
 
 
 def choose_collector(models: Sequence[Model]) -> tuple[int, str]:

@@ -21,7 +21,7 @@ View = Callable[[Any], th.Tensor]  # converts observations of the environment to
 MIN_SHARE = 0.1  # minimum share of transitions within an episode
 
 
-class States(NamedTuple):
+class ReferenceStates(NamedTuple):
     """
     ``T + 1`` observations of ``N`` environments. Row ``t * N + n`` is step ``t`` of environment ``n``, and
     its successor is ``N`` rows later.
@@ -56,7 +56,7 @@ def collect(
     views: Mapping[Any, View],
     n_states: int,
     places: Callable[[], Sequence[Hashable]] | None = None,
-) -> States:
+) -> ReferenceStates:
     """
     Collect reference states with actions sampled from a policy, as in training.
 
@@ -90,7 +90,7 @@ def collect(
             n_kept += int((~starts).sum())
             progress.update(int((~starts).sum()))
     joined = {key: th.cat(parts) for key, parts in frames.items()}
-    return States(joined, np.stack(steps), seen if places is not None else None, n_states)
+    return ReferenceStates(joined, np.stack(steps), seen if places is not None else None, n_states)
 
 
 def make_views(models: Sequence[Model], collector: Model, env: VecEnv) -> tuple[dict[Hashable, View], list[Hashable]]:
@@ -106,7 +106,7 @@ def make_views(models: Sequence[Model], collector: Model, env: VecEnv) -> tuple[
     """
     views: dict[Hashable, View] = {}
     keys: list[Hashable] = []
-    own = _of_observations(unwrap_vec_normalize(env))
+    env_normalizer = _of_observations(unwrap_vec_normalize(env))
     for model in models:
         snd = model.snd
         assert snd is not None
@@ -115,14 +115,14 @@ def make_views(models: Sequence[Model], collector: Model, env: VecEnv) -> tuple[
         except ValueError as error:
             message = f"{model.path} does not read the frames of {collector.path}, analyse them separately: {error}"
             raise ValueError(message) from error
-        theirs = own if model is collector else _load_normalizer(model)
-        if theirs is not own and is_vecenv_wrapped(env, VecFrameStack):
+        model_normalizer = env_normalizer if model is collector else _load_normalizer(model)
+        if model_normalizer is not env_normalizer and is_vecenv_wrapped(env, VecFrameStack):
             raise ValueError(
                 f"{model.path} and {collector.path} use stacked observations with different normalisation:"
                 " analyse them separately."
             )
-        keys.append((model.path if theirs is not None else None, snd.reader.keys))
-        views[keys[-1]] = _make_view(snd, own, theirs)
+        keys.append((model.path if model_normalizer is not None else None, snd.reader.keys))
+        views[keys[-1]] = _make_view(snd, env_normalizer, model_normalizer)
     return views, keys
 
 
@@ -140,20 +140,20 @@ def _of_observations(normalizer: VecNormalize | None) -> VecNormalize | None:
     return normalizer if normalizer is not None and normalizer.norm_obs else None
 
 
-def _make_view(snd: SND, own: VecNormalize | None, theirs: VecNormalize | None) -> View:
+def _make_view(snd: SND, env_normalizer: VecNormalize | None, model_normalizer: VecNormalize | None) -> View:
     """
     Define how networks read observations.
 
     :param snd: ``SND`` with the networks
-    :param own: Normalizer of the environment
-    :param theirs: Normalizer of the environment in which the networks were trained
+    :param env_normalizer: Normalizer of the environment
+    :param model_normalizer: Normalizer of the environment in which the networks were trained
     :return: view of the networks
     """
 
     def view(obs: Any) -> th.Tensor:
-        if theirs is not own:
-            obs = obs if own is None else own.get_original_obs()
-            obs = obs if theirs is None else theirs.normalize_obs(obs)
+        if model_normalizer is not env_normalizer:
+            obs = obs if env_normalizer is None else env_normalizer.get_original_obs()
+            obs = obs if model_normalizer is None else model_normalizer.normalize_obs(obs)
         return snd.reader.newest(obs, th.device("cpu"))
 
     return view

@@ -5,7 +5,8 @@ Formats rows of numbers. Must not compute any.
 
 from collections.abc import Sequence
 
-from sb3_snd.analyze.spaces import PERCENTILES
+from sb3_snd.analyze.feature_spaces import PERCENTILES
+from sb3_snd.report.markdown import table_lines
 
 DEFINITIONS = """\
 - *Features*: what the target net Φ makes of a reference state, and their number.
@@ -22,20 +23,16 @@ def markdown(table: Sequence[dict[str, object]]) -> str:
     """
     Format the table and the definitions of its columns.
 
-    :param table: Rows from :func:`~sb3_snd.analyze.spaces.row`
+    :param table: Rows from :func:`~sb3_snd.analyze.feature_spaces.table_row`
     :return: Markdown text
     """
     heads = ["model", "target", "features", *(f"spectrum, {percent} %" for percent in PERCENTILES)]
     heads += ["effective rank", "step", "norm", "novelty"]
-    lines = ["## Features", "", _line(heads), "|---|---|" + "---:|" * (len(heads) - 2)]
+    rows = []
     for row in table:
         cells = [row["model"], f"`{row['target']}`", row["features"]]
         cells += [f"{row[f'spectrum_{percent}']:.3g}" for percent in PERCENTILES]
         cells += [f"{row['effective_rank']:.1f}"]
         cells += [f"{row[f'mean_{name}']:.3g} ± {row[f'std_{name}']:.3g}" for name in ("step", "norm")]
-        lines.append(_line([*cells, f"{row['mean_novelty']:.3g}"]))
-    return "\n".join([*lines, "", DEFINITIONS])
-
-
-def _line(cells: Sequence[object]) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
+        rows.append([*cells, f"{row['mean_novelty']:.3g}"])
+    return "\n".join(["## Features", "", *table_lines(heads, rows), "", DEFINITIONS])

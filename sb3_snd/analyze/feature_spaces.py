@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch as th
 
-from sb3_snd.analyze.states import States
+from sb3_snd.analyze.states import ReferenceStates
 from sb3_snd.common.effective_rank import effective_rank, spectrum
 from sb3_snd.common.extras import require
 from sb3_snd.rewards.snd import SND
@@ -18,7 +18,7 @@ BATCH = 512
 PERCENTILES = (25, 50, 75, 95)  # percentiles of the spectrum, as in the paper
 
 
-class Space(NamedTuple):
+class FeatureSpace(NamedTuple):
     """Features and novelty of all collected frames, computed by one model's networks."""
 
     name: str
@@ -28,7 +28,7 @@ class Space(NamedTuple):
     novelty: np.ndarray  # (n,) float32
 
 
-def measure(name: str, snd: SND, frames: th.Tensor) -> Space:
+def feature_space_of(name: str, snd: SND, frames: th.Tensor) -> FeatureSpace:
     """
     Compute the features and novelty of frames.
 
@@ -39,10 +39,10 @@ def measure(name: str, snd: SND, frames: th.Tensor) -> Space:
     """
     batches = require("tqdm", "plots").tqdm(frames.split(BATCH), unit="batch", desc=name)
     features, novelty = zip(*((snd.features(batch).cpu(), snd.novelty(batch).cpu()) for batch in batches), strict=True)
-    return Space(name, snd, frames, th.cat(features), th.cat(novelty).numpy())
+    return FeatureSpace(name, snd, frames, th.cat(features), th.cat(novelty).numpy())
 
 
-def row(space: Space, states: States) -> dict[str, object]:
+def table_row(space: FeatureSpace, states: ReferenceStates) -> dict[str, object]:
     """
     Compute the row of a model in the table.
 
@@ -67,7 +67,7 @@ def row(space: Space, states: States) -> dict[str, object]:
     }
 
 
-def pair_distances(space: Space, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def pair_distances(space: FeatureSpace, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     Compute the distances between all pairs of states, and between their features.
 
