@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from schedules import NOT_OF_THE_MODEL, StillEnv, make_env, read_entry
+from schedule_env import NOT_OF_THE_MODEL, StillEnv, make_env, read_entry
 
 from sb3_snd import PPOSND
 from sb3_snd.common.cuda_graphs import can_record
+from sb3_snd.rewards.training import RewardTrainer
 
 ENV = "MontezumaRevengeNoFrameskip-v4"
 
@@ -53,6 +54,11 @@ def compare(before: list[th.Tensor], plain: th.nn.Module, fast: th.nn.Module) ->
     return max(distances), min(moves)
 
 
+def snd_trainer(model: PPOSND) -> RewardTrainer:
+    assert model.snd is not None and model.snd.trainer is not None
+    return model.snd.trainer
+
+
 def copy_(into: PPOSND, model: PPOSND) -> None:
     """
     :param into: Gets the other's nets, optimisers and rollout, in place, so that nothing has to be recorded anew
@@ -61,7 +67,9 @@ def copy_(into: PPOSND, model: PPOSND) -> None:
     for part, other in ((into.policy, model.policy), (into.snd, model.snd)):
         assert part is not None and other is not None
         part.load_state_dict(other.state_dict())
-        pairs = zip(part.optimizer.state.values(), other.optimizer.state.values(), strict=True)
+    optimizers = [(each.policy.optimizer, snd_trainer(each).optimizer) for each in (into, model)]
+    for optimizer, other_optimizer in zip(*optimizers, strict=True):
+        pairs = zip(optimizer.state.values(), other_optimizer.state.values(), strict=True)
         for state, other_state in pairs:
             for name, value in state.items():
                 value.copy_(other_state[name])
@@ -99,9 +107,8 @@ def check_update(algo: str, device: str, precision: str, tolerance: float) -> No
         draws = name == "SND" and algo in ("ppo_rnd", "ppo_snd_v")
         assert move > 0 and (draws or distance < tolerance)
     if can_record(fast.device):
-        assert fast._update._step is not None and fast.snd._replay is not None and fast._recorded_act is not None
-        for replay in (fast._update._step, fast.snd._replay, fast._recorded_act):
-            assert replay.is_recorded
+        replays = fast._update._step, snd_trainer(fast)._replay, fast._recorded_act
+        assert all(replay is not None and replay.is_recorded for replay in replays)
 
     obs = th.as_tensor(fast.env.reset()).to(fast.device)  # type: ignore[union-attr]
     acts = [fast._act(obs) for _ in range(6)]

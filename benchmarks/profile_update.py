@@ -7,7 +7,7 @@ The ten most expensive operations of one iteration, by PyTorch's profiler, with 
 import argparse
 
 import torch as th
-from schedules import NOT_OF_THE_MODEL, make_env, read_entry
+from schedule_env import NOT_OF_THE_MODEL, make_env, read_entry
 from torch.profiler import ProfilerActivity, profile
 
 from sb3_snd import PPOSND

@@ -11,7 +11,7 @@ import statistics
 import sys
 from typing import Any
 
-from schedules import PPO_UPDATE, ROLLOUT, SND_UPDATE, Clock
+from schedule_clock import PPO_UPDATE, ROLLOUT, SND_UPDATE, Clock
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import torch as th
-from schedules import ALGO_KEYS, PHASES, SCHEDULES
+from schedule_clock import PHASES
+from schedules import ALGO_KEYS, SCHEDULES
 
 from sb3_snd.common.memory import keep_freed_memory
 
@@ -239,9 +240,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--n-epochs", type=int, help=f"{entry}, 4")
     parser.add_argument("--frame-size", type=int, help=f"side of Atari's frames; {entry}, 96")
     parser.add_argument("--rounds", type=int, default=5, help="counted iterations of each schedule")
-    parser.add_argument(
-        "--seconds", type=float, default=math.inf, help="begin no further round after so many, from the start on"
-    )
+    parser.add_argument("--seconds", type=float, default=math.inf, help="start no round later than this after the start")
     parser.add_argument("--coarse", action="store_true", help="rollout and updates only: the device is waited for less often")
     parser.add_argument(
         "--against", choices=[name for name in SCHEDULES if name != "ours"], nargs="*", default=["naive", "stock"]

@@ -97,7 +97,7 @@ def test_what_classes_of_the_package_save(tmp_path):
     """Each names it; an attribute that somebody adds is neither saved nor refused."""
     wrapper = VecIntrinsicReward(DummyVecEnv([CountingEnv]), "rnd", device="cpu")
     expected = {
-        wrapper: {"last_obs", "n_rollouts", "proposed_eta", "_warned", "_returns", "_returns_began"}
+        wrapper: {"last_obs", "n_rollouts", "proposed_eta", "_warned", "reward", "follows"}
         | {"_sums", "_extrinsic_sum", "_n_steps"},
         SNDCallback(): {"n_calls"},
         EtaProposal(): {"eta", "_n_before"},

@@ -194,6 +194,15 @@ class IntrinsicReward(nn.Module, ABC):
         if self.obs_stats is not None:
             self.obs_stats.update(self.reader.scale(self.select(obs)))
 
+    def features(self, obs: Any) -> th.Tensor | None:
+        """
+        Compute the features in which the reward compares states, for analysis. By default there are none.
+
+        :param obs: ``(n, *obs_shape)``
+        :return: features, ``(n, features_dim)`` float32 on the nets' device, or None
+        """
+        return None
+
     def start(self, n_envs: int) -> None:
         """
         Allocate empty memory for a number of environments. A subclass with a memory extends this.

@@ -15,6 +15,7 @@ from sb3_snd.common.type_aliases import Transitions
 from sb3_snd.common.validation import check_device, checked
 from sb3_snd.rewards.base import IntrinsicReward
 from sb3_snd.rewards.rollout import Step
+from sb3_snd.rewards.training import RewardTrainer
 from sb3_snd.targets import TARGETS, Target
 
 #: arguments that every target takes, in the order in which an error lists them
@@ -56,6 +57,7 @@ class SND(IntrinsicReward):
     """
 
     reads = "state"
+    trainer: RewardTrainer
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import unwrap_vec_normalize, unwrap_vec_wrapper
 
 from sb3_snd.common.check_nan import NonFiniteError
-from sb3_snd.rewards.snd import SND
+from sb3_snd.rewards.base import IntrinsicReward
 from sb3_snd.runs import checkpoint_files as files
 from sb3_snd.runs.checkpoint_files import META, NETS, STATE, find_non_finite, save_atomically
 from sb3_snd.runs.env_state import get_env_state
@@ -249,12 +249,12 @@ class RunCheckpoint(BaseCallback):
             raise NonFiniteError(f"{found[0]} in the model to be saved", found[1], poisoned=True)
 
 
-def find_snd(model: BaseAlgorithm) -> SND | None:
+def find_snd(model: BaseAlgorithm) -> IntrinsicReward | None:
     """
-    Find the ``SND`` that computes the novelty of a model's environment.
+    Find the intrinsic reward of a model's environment.
 
     :param model: Any algorithm
-    :return: the ``SND`` of the model or of its ``VecIntrinsicReward``; None if there is none
+    :return: the reward of its ``VecIntrinsicReward``; None if there is none
     """
     wrapper = None if model.env is None else unwrap_vec_wrapper(model.env, VecIntrinsicReward)
     return None if wrapper is None else wrapper.snd

@@ -146,6 +146,8 @@ class ExplorationLogger(BaseCallback):
         assert self._wrapper is not None
         features = self._wrapper.snd.features(th.cat(self._frames))  # (n, D)
         self._frames = []
+        if features is None:
+            return
         rank = effective_rank(spectrum(features))
         self.logger.record("exploration/effective_rank", rank)
         self.logger.record("exploration/feature_std", features.std(dim=0).mean().item())
