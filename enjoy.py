@@ -3,7 +3,7 @@
 import sys
 
 try:
-    from sb3_snd.zoo import enjoy
+    from sb3_snd.zoo.enjoy import enjoy
 except ImportError as error:
     sys.exit(f"enjoy.py: {error}")
 

@@ -3,7 +3,7 @@
 import sys
 
 try:
-    from sb3_snd.zoo import train
+    from sb3_snd.zoo.train import train
 except ImportError as error:
     sys.exit(f"train.py: {error}")
 

@@ -32,14 +32,14 @@ def train(folder: Path, params: list[str], key: str, env_id: str, seed: int, n_s
     logs = folder / f"{n_steps}_steps" / f"seed_{seed}"
     run = logs / key / f"{env_id}_1"
     if not is_finished(run, n_steps):
-        from sb3_snd import zoo  # here, so that only the processes of the pool import it
+        from sb3_snd.zoo.train import train as train_agent  # here, so that only the processes of the pool import it
 
         shutil.rmtree(run, ignore_errors=True)  # left by an interrupted run
         options = ["--algo", key, "--env", env_id, "--seed", seed, "-n", n_steps, "-f", logs]
         options += ["-params", *params] if params else []
         sys.argv = ["train.py", *map(str, options), "--num-threads", "1", "--device", "cpu", "--verbose", "0"]
         with contextlib.redirect_stdout(io.StringIO()):
-            zoo.train()
+            train_agent()
         if not is_finished(run, n_steps):
             raise KeyboardInterrupt  # the Zoo caught it and saved an unfinished model
     return run

@@ -17,7 +17,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 from torch import nn
 
-from sb3_snd import PPOSND, SND, zoo
+from sb3_snd import PPOSND, SND
 from sb3_snd.analyze import figures
 from sb3_snd.analyze.__main__ import main
 from sb3_snd.analyze.feature_spaces import (
@@ -31,6 +31,7 @@ from sb3_snd.analyze.feature_spaces import (
 from sb3_snd.analyze.models import Model, choose_collector, short_labels
 from sb3_snd.analyze.states import ReferenceStates, collect, make_views
 from sb3_snd.targets import Target
+from sb3_snd.zoo.train import train
 
 ENV = "MountainCar-v0"
 BOX = spaces.Box(-99, 99, (2,))
@@ -279,7 +280,7 @@ def trained(tmp_path_factory):
             options = ["--algo", key, "--env", ENV, "-n", 448, "-f", folder, "--seed", 1, "--verbose", 0]
             sizes = ["-params", "n_envs:2", "n_steps:32", "batch_size:64", "n_epochs:1"]
             patch.setattr(sys, "argv", ["train.py", *map(str, options + sizes)])
-            zoo.train()
+            train()
     return {path.parent.parent.name: path for path in folder.glob(f"*/*/{ENV}.zip")}
 
 

@@ -20,7 +20,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sb3_snd import PPOSND, ExplorationLogger, SNDCallback, VecIntrinsicReward, zoo
+from sb3_snd import PPOSND, ExplorationLogger, SNDCallback, VecIntrinsicReward
 from sb3_snd.common.check_nan import NonFiniteError
 from sb3_snd.runs import log_files
 from sb3_snd.runs.checkpoint_files import find_checkpoint, list_checkpoints, save_atomically, why_unusable
@@ -29,6 +29,7 @@ from sb3_snd.runs.log_files import delete_event_files
 from sb3_snd.runs.monitor import StreamMonitor
 from sb3_snd.runs.resume import load_run
 from sb3_snd.runs.stop_request import StopRequest
+from sb3_snd.zoo import train as train_command
 
 IDENTITY = {"algo": "some", "environment": "DeepSea-v0", "seed": 5}
 SIZES = dict(n_steps=16, batch_size=32, n_epochs=2, seed=5, device="cpu")
@@ -402,11 +403,13 @@ def zoo_run(folder, *more):
 def test_resume_from_the_command_line(tmp_path, monkeypatch, capsys):
     """SIGTERM ends with 143, SIGINT with 0, and the run goes on in its folder to the same end as an undisturbed one."""
     root = Path(__file__).parent.parent
-    code = "import os, signal; from sb3_snd import zoo; from stable_baselines3.common.callbacks import BaseCallback\n"
+    code = (
+        "import os, signal; from sb3_snd.zoo.train import train; from stable_baselines3.common.callbacks import BaseCallback\n"
+    )
     code += "class Kill(BaseCallback):\n    def _on_step(self):\n"
     code += "        if self.num_timesteps == int(os.environ['STEP']): os.kill(os.getpid(), int(os.environ['SIGNAL']))\n"
     code += "        return True\n"
-    code += "zoo.train() if __name__ == '__main__' else None\n"
+    code += "train() if __name__ == '__main__' else None\n"
     (tmp_path / "killing.py").write_text(code)
     own = ("callback:'killing.Kill'",)
     for number, step, expected in [(signal.SIGTERM, 100, 143), (signal.SIGINT, 300, 0), (signal.SIGKILL, 400, -9)]:
@@ -418,7 +421,7 @@ def test_resume_from_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("STEP", "-1")
     for folder, more in ((tmp_path / "killed", ["--resume"]), (tmp_path / "whole", [])):
         monkeypatch.setattr(sys, "argv", ["train.py", *zoo_run(folder, *more), *own])
-        zoo.train()
+        train_command.train()
     printed = capsys.readouterr().out
     assert "rl_model_384_steps.zip" in printed and "--resume: continues at step 384." in printed
     runs = [folder / "ppo_snd" / "DeepSea-v0_1" for folder in (tmp_path / "whole", tmp_path / "killed")]
@@ -432,15 +435,15 @@ def test_resume_from_the_command_line(tmp_path, monkeypatch, capsys):
     changed = [*zoo_run(tmp_path / "killed", "--resume"), "gamma:0.5", *own]
     monkeypatch.setattr(sys, "argv", ["train.py", *changed])
     with pytest.raises(SystemExit, match=r"--resume: gamma was 0.99 and is 0.5: use the hyperparameters of the run"):
-        zoo.train()
+        train_command.train()
     other_seed = zoo_run(tmp_path / "killed", "--resume", "--seed=4")
     monkeypatch.setattr(sys, "argv", ["train.py", *[part for part in other_seed if part not in ("--seed", "3")], *own])
-    zoo.train()
+    train_command.train()
     assert "there is no run of {'algo': 'ppo_snd', 'environment': 'DeepSea-v0', 'seed': 4}" in capsys.readouterr().out
     longer = zoo_run(tmp_path / "killed", "--resume")
     longer[longer.index("512")] = "576"
     monkeypatch.setattr(sys, "argv", ["train.py", *longer, *own])
-    zoo.train()
+    train_command.train()
     assert PPOSND.load(runs[1] / "DeepSea-v0.zip", device="cpu").num_timesteps == 576
 
 
@@ -452,7 +455,7 @@ def test_the_baseline_is_resumed(tmp_path, monkeypatch):
             options[options.index("ppo_snd")] = "ppo_baseline"
             options[options.index("512")] = n_steps
             monkeypatch.setattr(sys, "argv", ["train.py", *options])
-            zoo.train()
+            train_command.train()
     runs = [tmp_path / folder / "ppo_baseline" / "DeepSea-v0_1" for folder in ("whole", "halves")]
     models = [PPOSND.load(run / "DeepSea-v0.zip", device="cpu") for run in runs]
     (tensors, counters), (others, other_counters) = map(everything, models)
@@ -470,7 +473,7 @@ def test_no_limit_and_no_future_are_resumed(tmp_path, monkeypatch, capsys):
         options = zoo_run(tmp_path / "logs", "--resume", "--conf-file", tmp_path / "own.yml")
         options[options.index("512")] = n_steps
         monkeypatch.setattr(sys, "argv", ["train.py", *options])
-        zoo.train()
+        train_command.train()
     assert "--resume: continues at step 64." in capsys.readouterr().out
     folder = tmp_path / "logs" / "ppo_snd" / "DeepSea-v0_1"
     assert "max_grad_norm\n    - .inf" in (folder / "DeepSea-v0" / "config.yml").read_text()
@@ -484,7 +487,7 @@ def test_episodes_of_emulators_begin_anew_and_the_log_says_so(tmp_path, monkeypa
     options = ["--algo", "ppo_rnd", "--env", "MontezumaRevengeNoFrameskip-v4", "--seed", 1, "-f", tmp_path, "--save-freq", 32]
     for n_steps in (32, 96):
         monkeypatch.setattr(sys, "argv", ["train.py", *map(str, [*options, "-n", n_steps, "--resume"]), *sizes])
-        zoo.train()
+        train_command.train()
     printed = capsys.readouterr().out
     reason = "the state of the environments of AtariVecEnv cannot be saved."
     assert f"--resume: continues at step 32. All episodes restart: {reason}" in printed
@@ -505,5 +508,5 @@ def test_what_cannot_be_resumed(options, message, tmp_path, monkeypatch):
     options = [option.format(model=tmp_path / "model.zip") for option in options]
     monkeypatch.setattr(sys, "argv", ["train.py", *options, "--resume", "-f", str(tmp_path / "logs")])
     with pytest.raises(SystemExit, match=message):
-        zoo.train()
+        train_command.train()
     assert json.dumps(sorted(path.name for path in tmp_path.iterdir())) == '["model.zip"]'

@@ -166,5 +166,5 @@ def test_the_extra_is_named(command, printed):
         assert lines[-1] == "it learns" and "Traceback" not in printed[command]
         return
     module = words[1] if words[0] == "-m" else ""
-    program = "zoo.py" if module == "sb3_snd.zoo" else module or Path(words[0]).name
+    program = module or Path(words[0]).name
     assert lines == [SENTENCE.format(program, *names)]

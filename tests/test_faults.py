@@ -16,12 +16,13 @@ from stable_baselines3 import A2C
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_snd import PPOSND, SNDCallback, VecIntrinsicReward, zoo
+from sb3_snd import PPOSND, SNDCallback, VecIntrinsicReward
 from sb3_snd.common.check_nan import NonFiniteError, check_rewards
 from sb3_snd.runs.checkpoint_files import find_checkpoint
 from sb3_snd.runs.checkpoints import RunCheckpoint
 from sb3_snd.runs.fault_messages import NeededMemory, describe, needed_memory
 from sb3_snd.targets import Target
+from sb3_snd.zoo.train import train
 
 ROOT = Path(__file__).parent.parent
 SIZES = dict(n_steps=8, batch_size=16, n_epochs=1, device="cpu", seed=0)
@@ -172,10 +173,10 @@ def test_a_fault_on_the_command_line(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", *command(tmp_path)])
     message = r"after 38 steps the extrinsic reward of environment 0 is nan.*; the state before is in .*rl_model_32_steps\.zip"
     with pytest.raises(SystemExit, match=message):
-        zoo.train()
+        train()
     monkeypatch.setattr(sys, "argv", ["train.py", *command(tmp_path, "--resume", step=999)])
     with pytest.raises(SystemExit, match="--resume: env_kwargs was"):  # it was another environment
-        zoo.train()
+        train()
 
 
 class Overflow(BaseCallback):
@@ -196,7 +197,7 @@ def test_poisoned_nets_end_a_run_with_the_last_sound_checkpoint_named(tmp_path, 
         r"after 48 steps policy:value_net.weight in the model to be saved is nan: lower .*; the state before is in .*_32_steps"
     )
     with pytest.raises(SystemExit, match=message):
-        zoo.train()
+        train()
     names = {path.name for path in tmp_path.rglob("*.zip")}
     assert names == {"rl_model_16_steps.zip", "rl_model_32_steps.zip"}
 
@@ -219,4 +220,4 @@ def test_a_full_disk_ends_the_run_in_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr("sb3_snd.runs.checkpoints.save_atomically", full)
     monkeypatch.setattr(sys, "argv", ["train.py", *command(tmp_path, step=999)])
     with pytest.raises(SystemExit, match=r"after 16 steps the disk is full: free some space; there is no checkpoint yet"):
-        zoo.train()
+        train()

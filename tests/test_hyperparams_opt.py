@@ -14,8 +14,20 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_SAMPLER, convert_onpolicy_params
 from stable_baselines3.common.vec_env import VecNormalize, is_vecenv_wrapped
 from torch import nn
 
-from sb3_snd import PPOSND, VecIntrinsicReward, zoo
-from sb3_snd.hyperparams_opt import FADES, OWN, convert_ppo_snd_params, evaluated, merged, sample_ppo_snd_params, size_bounds
+from sb3_snd import PPOSND, VecIntrinsicReward
+from sb3_snd.zoo import enjoy as enjoy_command
+from sb3_snd.zoo import train as train_command
+from sb3_snd.zoo.hyperparams import register
+from sb3_snd.zoo.manager import SNDExperimentManager
+from sb3_snd.zoo.search import (
+    FADES,
+    SND_SEARCH_SPACE,
+    convert_ppo_snd_params,
+    evaluated,
+    merged,
+    sample_ppo_snd_params,
+    size_bounds,
+)
 
 ROOT = Path(__file__).parent.parent
 PPO_PARAMS = {
@@ -65,7 +77,7 @@ def test_sampled_and_converted():
         "snd_kwargs": {"eta": 3.0, "learning_rate": 2e-4},
     }
     assert trial.user_attrs == {"gamma": 0.99, "n_steps": 512, "batch_size": 128, "gamma_int": 0.95}
-    assert set(OWN_PARAMS) == {*OWN, FADES}
+    assert set(OWN_PARAMS) == {*SND_SEARCH_SPACE, FADES}
     PPOSND("MlpPolicy", "CartPole-v1", device="cpu", **sampled)
 
 
@@ -87,7 +99,7 @@ def test_schedules_of_an_entry():
         "snd_kwargs": {"eta": "lin_4", "learning_rate": "lin_0.001", "target_width": 64},
         "vec_env_wrapper": ["stable_baselines3.common.vec_env.VecMonitor", wrapper],
     }
-    read = zoo.SNDExperimentManager._preprocess_schedules(dict(entry))
+    read = SNDExperimentManager._preprocess_schedules(dict(entry))
     _, (own,) = read["vec_env_wrapper"][0], read["vec_env_wrapper"][1].values()
     schedules = [read["learning_rate"], read["int_coef"], read["snd_kwargs"]["eta"], read["snd_kwargs"]["learning_rate"]]
     schedules += [own["int_coef"], own["snd_kwargs"]["eta"]]
@@ -124,7 +136,7 @@ def test_a_search_for_the_baseline(tmp_path, monkeypatch):
     command = ["train.py", "--algo", "ppo_baseline", "--env", "DeepSea-v0", "-f", tmp_path, "--device", "cpu", *study]
     search = ["-n", 256, "-optimize", "--n-trials", 1, "--n-evaluations", 1, "--no-optim-plots", "--seed", 0]
     monkeypatch.setattr(sys, "argv", list(map(str, [*command, *search, "-params", "n_envs:8"])))
-    zoo.train()
+    train_command.train()
     run = train(monkeypatch, tmp_path, "-n", 16, *study, "--trial-id", 0, *TINY, algo="ppo_baseline", env="DeepSea-v0")
     journal = optuna.storages.journal.JournalFileBackend(str(tmp_path / "search.log"))
     (trial,) = optuna.load_study(study_name="baseline", storage=optuna.storages.JournalStorage(journal)).trials
@@ -134,9 +146,9 @@ def test_a_search_for_the_baseline(tmp_path, monkeypatch):
 
 def test_a_search_trains_with_and_evaluates_without_the_bonus(tmp_path, monkeypatch):
     """Observations are normalised as in the entry, and the trial's value is the score of the game."""
-    zoo.register()
+    register()
     made, models = {True: [], False: []}, []
-    create_envs, learn = zoo.SNDExperimentManager.create_envs, PPOSND.learn
+    create_envs, learn = SNDExperimentManager.create_envs, PPOSND.learn
 
     def remember_env(self, n_envs, eval_env=False, no_log=False):
         made[eval_env].append(create_envs(self, n_envs, eval_env, no_log))
@@ -146,11 +158,11 @@ def test_a_search_trains_with_and_evaluates_without_the_bonus(tmp_path, monkeypa
         models.append((is_vecenv_wrapped(self.env, VecIntrinsicReward), self.snd, self.n_steps * self.n_envs))
         return learn(self, *args, **kwargs)
 
-    monkeypatch.setattr(zoo.SNDExperimentManager, "create_envs", remember_env)
+    monkeypatch.setattr(SNDExperimentManager, "create_envs", remember_env)
     monkeypatch.setattr(PPOSND, "learn", remember_model)
     options = dict(n_timesteps=1024, n_trials=1, optimize_hyperparameters=True, n_evaluations=1, verbose=0, device="cpu")
     args = argparse.Namespace(algo="ppo_snd", env="MountainCar-v0")
-    manager = zoo.SNDExperimentManager(args, "ppo_snd", "MountainCar-v0", str(tmp_path), eval_freq=-1, **options)
+    manager = SNDExperimentManager(args, "ppo_snd", "MountainCar-v0", str(tmp_path), eval_freq=-1, **options)
     assert manager.setup_experiment() is None
     study = optuna.create_study(direction="maximize")
     study.enqueue_trial({**PPO_PARAMS, "n_steps_pow": 5, **OWN_PARAMS})
@@ -180,7 +192,7 @@ def study(tmp_path):
 def train(monkeypatch, folder, *options, algo="ppo_snd", env="MountainCar-v0"):
     command = ["train.py", "--algo", algo, "--env", env, "-f", folder, "--seed", "0", "--device", "cpu", *options]
     monkeypatch.setattr(sys, "argv", list(map(str, command)))
-    zoo.train()
+    train_command.train()
     path = sorted((folder / algo).glob("*/*/config.yml"))[-1]
     return dict(yaml.unsafe_load(path.read_text())), path.parent.parent
 
@@ -276,16 +288,15 @@ def test_snd_kwargs_as_a_string(study, tmp_path, monkeypatch):
 
     monkeypatch.setattr(sys, "argv", ["enjoy.py", "--algo", "ppo_snd", "--env", "CartPole-v1", "-f", str(tmp_path / "logs")])
     sys.argv += ["--no-render", "-n", "3"]
-    zoo.enjoy()
+    enjoy_command.enjoy()
 
 
-def test_snd_kwargs_as_a_string_in_a_search(tmp_path, monkeypatch):
-    zoo.register()
-    monkeypatch.setattr(zoo.SNDExperimentManager, "resume", False)
+def test_snd_kwargs_as_a_string_in_a_search(tmp_path):
+    register()
     conf = own_file(tmp_path, "dict(norm_reward=True)")[1]
     options = dict(n_timesteps=64, n_trials=1, optimize_hyperparameters=True, n_evaluations=1, verbose=0, device="cpu")
     args = argparse.Namespace(algo="ppo_snd", env="CartPole-v1")
-    manager = zoo.SNDExperimentManager(args, "ppo_snd", "CartPole-v1", str(tmp_path), config=str(conf), **options)
+    manager = SNDExperimentManager(args, "ppo_snd", "CartPole-v1", str(tmp_path), config=str(conf), **options)
     assert manager.setup_experiment() is None
     sampled = HYPERPARAMS_SAMPLER["ppo_snd"](FixedTrial({**PPO_PARAMS, **OWN_PARAMS}), 2, 2, {})
     assert sampled["snd_kwargs"] == {"eta": 3.0, "learning_rate": 2e-4, "norm_reward": True}

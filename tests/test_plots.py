@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from sb3_snd import zoo
+from sb3_snd.zoo.train import train
 
 
 def zoo_plot(module, *arguments):
@@ -31,7 +31,7 @@ def test_the_zoos_tables_and_plots_read_the_logs(tmp_path, monkeypatch):
             options = ["--algo", key, "--env", "MountainCar-v0", "-n", 128, "--seed", seed, "-f", tmp_path / "logs"]
             options += ["--eval-freq", 64, "--eval-episodes", 2, "--verbose", 0]
             monkeypatch.setattr("sys.argv", ["train.py", *map(str, options), *sizes])
-            zoo.train()
+            train()
     plain = ["-a", "ppo_snd_vic", "ppo_rnd", "-e", "MountainCar-v0", "-f", tmp_path / "logs"]
     table = zoo_plot("all_plots", *plain, "-print", "-o", tmp_path / "all")
     assert f"MountainCar-v0-PPO_SND_VIC-{tmp_path / 'logs'}: 2" in table and "lines 2" in table

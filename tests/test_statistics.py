@@ -16,12 +16,15 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_snd import PPOSND, zoo
+from sb3_snd import PPOSND
 from sb3_snd.analyze.__main__ import main as analyze
 from sb3_snd.runs import log_files
 from sb3_snd.runs.checkpoint_files import find_normalizer
 from sb3_snd.runs.checkpoints import RunCheckpoint
 from sb3_snd.runs.stop_request import StopRequest
+from sb3_snd.zoo import enjoy as enjoy_command
+from sb3_snd.zoo import train as train_command
+from sb3_snd.zoo.manager import SNDExperimentManager
 
 N_ENVS, ROLLOUT = 4, 64
 ENTRY = dict(n_timesteps=512, policy="MlpPolicy", n_envs=N_ENVS, n_steps=16, batch_size=32, n_epochs=1, normalize=True)
@@ -67,7 +70,7 @@ def train(monkeypatch, folder, *more, algo=ALGO, **changed):
         ROLLOUT,
     ]
     monkeypatch.setattr(sys, "argv", ["train.py", *map(str, options), "--seed", "1", "--device", "cpu", *map(str, more)])
-    zoo.train()
+    train_command.train()
     return folder / "logs" / algo / f"{ENV_ID}_1"
 
 
@@ -102,7 +105,7 @@ def played(monkeypatch):
 def enjoy(monkeypatch, folder, *more):
     options = ["--algo", ALGO, "--env", ENV_ID, "-f", folder.parent.parent, "--no-render", "-n", 3, *more]
     monkeypatch.setattr(sys, "argv", ["enjoy.py", *map(str, options)])
-    zoo.enjoy()
+    enjoy_command.enjoy()
 
 
 @pytest.mark.parametrize("how", ["SIGKILL", "fault", "SIGTERM"])
@@ -141,13 +144,13 @@ def test_a_run_that_begins_with_a_checkpoint(tmp_path, monkeypatch, played):
     (tmp_path / "new").mkdir()
     run = train(monkeypatch, tmp_path)
     made = []
-    create_envs = zoo.SNDExperimentManager.create_envs
+    create_envs = SNDExperimentManager.create_envs
 
     def remember(self, *args, **kwargs):
         made.append(create_envs(self, *args, **kwargs))
         return made[-1]
 
-    monkeypatch.setattr(zoo.SNDExperimentManager, "create_envs", remember)
+    monkeypatch.setattr(SNDExperimentManager, "create_envs", remember)
     train(monkeypatch, tmp_path / "new", "-i", run / "rl_model_384_steps.zip", "-n", 64, "--eval-freq", 1000)
     evaluation, training = made
     assert played == [count(384), count(384)]
@@ -165,7 +168,7 @@ def test_algorithms_with_a_replay_buffer(tmp_path, monkeypatch, played):
     monkeypatch.setattr(sys, "argv", ["enjoy.py", "--algo", "dqn", "--env", ENV_ID, "-f", str(tmp_path / "logs")])
     sys.argv += ["--no-render", "-n", "3", "--load-checkpoint", "64"]
     played.clear()
-    zoo.enjoy()
+    enjoy_command.enjoy()
     assert played == [1e-4 + 1 + 64]
 
 

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import csv
+import dataclasses
 import inspect
 import io
 import subprocess
@@ -18,10 +19,15 @@ import yaml
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.vec_env import VecMonitor, is_vecenv_wrapped
 
-from sb3_snd import PPOSND, envs, zoo
+from sb3_snd import PPOSND, envs
 from sb3_snd.analyze.__main__ import analyze
 from sb3_snd.envs import AtariVecEnv, ProcgenEnv, ProcgenVecEnv, VecPositiveReward, VecSignReward
 from sb3_snd.ppo_snd.policies import CnnPolicy
+from sb3_snd.zoo.command_line import Options
+from sb3_snd.zoo.enjoy import enjoy
+from sb3_snd.zoo.hyperparams import hyperparams_folder, register
+from sb3_snd.zoo.manager import SNDExperimentManager
+from sb3_snd.zoo.train import read_options, train
 
 ATARI = [f"{game}NoFrameskip-v4" for game in ("MontezumaRevenge", "Gravitar", "Venture", "PrivateEye", "Pitfall", "Solaris")]
 PROCGEN = [f"procgen-{game}-v0" for game in ("caveflyer", "coinrun", "jumper", "climber")]
@@ -46,11 +52,11 @@ ZOO_KEYS = {"normalize", "n_envs", "n_timesteps", "env_wrapper", "env_kwargs", "
 
 @pytest.fixture(scope="module", autouse=True)
 def registered():
-    zoo.register()
+    register()
 
 
 def entries(key):
-    return yaml.safe_load((zoo.hyperparams_folder() / f"{key}.yml").read_text())
+    return yaml.safe_load((hyperparams_folder() / f"{key}.yml").read_text())
 
 
 def build(key, env_id, folder, overrides=None, **kwargs):
@@ -60,7 +66,7 @@ def build(key, env_id, folder, overrides=None, **kwargs):
         small["env_wrapper"] = {"sb3_snd.envs.AtariWrapper": {"frame_size": 36}}
     args = argparse.Namespace(algo=key, env=env_id)
     options = dict(eval_freq=-1, hyperparams={**small, **(overrides or {})}, verbose=0, device="cpu", **kwargs)
-    manager = zoo.SNDExperimentManager(args, key, env_id, str(folder), **options)
+    manager = SNDExperimentManager(args, key, env_id, str(folder), **options)
     model, _ = manager.setup_experiment()
     return model, manager
 
@@ -141,7 +147,7 @@ def test_small_tasks_are_the_same_for_every_model(key, env_id, tmp_path):
 
 
 def test_entries_of_the_two_baselines_differ_in_what_names_the_algorithm():
-    policies = {"sb3_snd.ppo_snd.policies.CnnPolicy": {"policy": "CnnPolicy", "precision": "auto"}, "MlpPolicy": {}}
+    policies = {"sb3_snd.policies.CnnPolicy": {"policy": "CnnPolicy", "precision": "auto"}, "MlpPolicy": {}}
     stock = entries("ppo")
     assert entries("ppo_baseline") == {
         env_id: {**entry, "snd": None, **policies[entry["policy"]]} for env_id, entry in stock.items()
@@ -177,25 +183,23 @@ def test_the_fast_baseline_computes_in_bfloat16_where_that_is_fast(fast, tmp_pat
         assert trunk.reduced is fast and trunk[2].weight.is_contiguous(memory_format=th.channels_last)
 
 
-def test_native_environment_by_default(tmp_path, monkeypatch):
+def test_native_environment_by_default(tmp_path):
     model, _ = build("ppo_snd", ATARI[0], tmp_path)
     env = model.get_env()
     assert isinstance(env.unwrapped, AtariVecEnv) and is_vecenv_wrapped(env, VecMonitor)
     assert env.unwrapped.max_episode_frames == 18_000
-    monkeypatch.setattr(zoo.SNDExperimentManager, "native", False)
-    ordinary = build("ppo_snd", ATARI[0], tmp_path)[0].get_env()
+    ordinary = build("ppo_snd", ATARI[0], tmp_path, options=Options(native=False))[0].get_env()
     assert not isinstance(ordinary.unwrapped, AtariVecEnv)
     assert ordinary.observation_space == env.observation_space
     assert ordinary.get_attr("unwrapped")[0].spec.kwargs["repeat_action_probability"] == 0.25
 
 
-def test_native_procgen_by_default(tmp_path, monkeypatch):
+def test_native_procgen_by_default(tmp_path):
     env = build("ppo", PROCGEN[0], tmp_path)[0].get_env()
     assert isinstance(env.unwrapped, ProcgenVecEnv) and is_vecenv_wrapped(env, VecMonitor)
     assert env.unwrapped.random_action_probability == 0.01
     assert env.unwrapped.engine_kwargs["distribution_mode"] == "exploration"
-    monkeypatch.setattr(zoo.SNDExperimentManager, "native", False)
-    ordinary = build("ppo", PROCGEN[0], tmp_path)[0].get_env()
+    ordinary = build("ppo", PROCGEN[0], tmp_path, options=Options(native=False))[0].get_env()
     assert isinstance(ordinary.get_attr("unwrapped")[1], ProcgenEnv)
     assert ordinary.observation_space == env.observation_space and ordinary.action_space == env.action_space
     np.testing.assert_array_equal(ordinary.reset(), env.reset())  # one fixed level
@@ -232,20 +236,19 @@ def test_games_that_may_punish_have_the_sign_of_their_reward(tmp_path):
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_an_entry_that_names_no_argument_makes_the_same_environment_everywhere(native, tmp_path, monkeypatch):
-    monkeypatch.setattr(zoo.SNDExperimentManager, "native", native)
-    env = build("ppo", ATARI[0], tmp_path, dict(env_kwargs={}))[0].get_env()
+def test_an_entry_that_names_no_argument_makes_the_same_environment_everywhere(native, tmp_path):
+    env = build("ppo", ATARI[0], tmp_path, dict(env_kwargs={}), options=Options(native=native))[0].get_env()
     base = env.unwrapped if native else env.get_attr("unwrapped")[0].spec.kwargs
     assert (base.repeat_action_probability if native else base["repeat_action_probability"]) == 0.25
     saved = dict(yaml.unsafe_load(next(tmp_path.glob("**/config.yml")).read_text()))
     assert saved["env_kwargs"] == {"repeat_action_probability": 0.25}
 
 
-def test_evaluation_has_arguments_of_its_own_one_by_one_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(zoo.SNDExperimentManager, "native", False)
+def test_evaluation_has_arguments_of_its_own_one_by_one_too(tmp_path):
     given = dict(
         env_kwargs={"max_episode_steps": 7, "num_threads": 1, "frame_size": 36},
         eval_env_kwargs={"max_episode_steps": 3, "frame_size": 36},
+        options=Options(native=False),
     )
     for _ in range(2):  # settings do not wear off
         manager = build("ppo", "ALE/Pong-v5", tmp_path, **given)[1]
@@ -259,7 +262,7 @@ def test_evaluation_has_arguments_of_its_own_one_by_one_too(tmp_path, monkeypatc
 def test_evaluation_draws_actions_where_the_best_one_may_lead_nowhere(tmp_path):
     """In Atari and MiniGrid it is the Zoo that does so."""
     for env_id, deterministic in ((PROCGEN[0], False), (ATARI[0], False), (SMALL_TASKS[2], False), (SMALL_TASKS[1], True)):
-        manager = zoo.SNDExperimentManager(argparse.Namespace(), "ppo", env_id, str(tmp_path))
+        manager = SNDExperimentManager(argparse.Namespace(), "ppo", env_id, str(tmp_path))
         assert manager.deterministic_eval is deterministic
 
 
@@ -278,6 +281,30 @@ def test_the_zoos_entries_may_truncate_a_minibatch(tmp_path):
 def run(monkeypatch, function, *arguments):
     monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
     function()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected", "left"),
+    [
+        ("--algo ppo", Options(), "--algo ppo"),
+        ("--resume --env A-v0 --verbose 2", Options(env_id="A-v0", verbose=2, resume=True), "--env A-v0 --verbose 2"),
+        ("--env=A-v0 --seed=3", Options(env_id="A-v0", seed_given=True), "--env=A-v0 --seed=3"),
+        ("--see 0 --vec-env subproc --env-kwargs a:1", Options(seed_given=True, native=False), None),
+    ],
+)
+def test_the_command_line_in_options(words, expected, left):
+    """Flags may be shortened, as in the Zoo. Its parser gets all but --resume, after our default."""
+    options, arguments = read_options(words.split())
+    assert dataclasses.replace(options, stop=expected.stop) == expected
+    assert arguments == ["--eval-freq", "-1", *(left or words).split()]
+
+
+def test_a_command_leaves_the_zoo_as_it_was(tmp_path, monkeypatch):
+    manager = rl_zoo3.train.ExperimentManager
+    words = ["--env", "CartPole-v1", "--resume", "-n", 16, "-f", tmp_path, "-params", "n_envs:1", "n_steps:8", "batch_size:8"]
+    run(monkeypatch, train, *words)
+    assert sys.argv == ["train.py", *map(str, words)] and rl_zoo3.train.ExperimentManager is manager
+    assert (tmp_path / "ppo" / "CartPole-v1_1" / "CartPole-v1.zip").stat().st_size > 0
 
 
 SMALL = (
@@ -329,7 +356,7 @@ def test_checkpoint_holds_the_whole_model(trained):
 
 
 def test_enjoy_plays_the_trained_model(trained, monkeypatch, capsys):
-    run(monkeypatch, zoo.enjoy, "--algo", "ppo_snd", "--env", ATARI[0], "-f", trained[0], "--no-render", "-n", 25)
+    run(monkeypatch, enjoy, "--algo", "ppo_snd", "--env", ATARI[0], "-f", trained[0], "--no-render", "-n", 25)
     assert "Atari Episode Score" in capsys.readouterr().out
 
 
@@ -351,7 +378,7 @@ def test_the_zoos_plot(trained):
 def test_procgen_from_the_command_line(key, ordinary, tmp_path, monkeypatch, capsys):
     options = ("--algo", key, "--env", PROCGEN[2], "-f", tmp_path)
     sizes = ("-n", 32, "-params", "n_envs:2", "n_steps:16", "batch_size:16", "n_epochs:1")
-    run(monkeypatch, zoo.train, *options, *sizes, "--env-kwargs", "num_levels:10", "distribution_mode:'easy'", *ordinary)
+    run(monkeypatch, train, *options, *sizes, "--env-kwargs", "num_levels:10", "distribution_mode:'easy'", *ordinary)
     assert ("Wrapping the env in a VecTransposeImage" in capsys.readouterr().out) == bool(ordinary)
     assert (tmp_path / key / f"{PROCGEN[2]}_1" / f"{PROCGEN[2]}.zip").stat().st_size > 0
 
@@ -362,7 +389,7 @@ def test_procgen_from_the_command_line(key, ordinary, tmp_path, monkeypatch, cap
         return ProcgenEnv(**kwargs)
 
     monkeypatch.setattr(envs, "ProcgenEnv", make)
-    run(monkeypatch, zoo.enjoy, *options, "--no-render", "-n", 3)
+    run(monkeypatch, enjoy, *options, "--no-render", "-n", 3)
     changed = {"distribution_mode": "easy", "num_levels": 10, "random_action_probability": 0.01}
     assert made == [{"game": "jumper", **changed}]
 
@@ -375,7 +402,7 @@ def test_arguments_mean_the_same_in_native_and_ordinary_environments(ordinary, t
     """Episodes of 6 agent steps of 2 raw frames each, of an id that repeats actions four times unless it is asked not to."""
     options = ("--algo", "ppo_rnd", "--env", "ALE/Pong-v5", "-f", tmp_path)
     sizes = ("-n", 32, "-params", "n_envs:2", "n_steps:16", "batch_size:16", "n_epochs:1")
-    run(monkeypatch, zoo.train, *options, *sizes, "--env-kwargs", *SKIPPING, "--eval-freq", 8, "--eval-episodes", 1, *ordinary)
+    run(monkeypatch, train, *options, *sizes, "--env-kwargs", *SKIPPING, "--eval-freq", 8, "--eval-episodes", 1, *ordinary)
     folder = tmp_path / "ppo_rnd" / "ALE-Pong-v5_1"
     rows = list(csv.DictReader((folder / "monitor.csv").read_text().splitlines()[1:]))
     assert [int(row["l"]) for row in rows] == [6] * 4
@@ -396,11 +423,11 @@ def read_back(logs, folder, monkeypatch):
     options = ("--algo", "ppo_rnd", "--env", "ALE/Pong-v5", "-f", logs)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        run(monkeypatch, zoo.enjoy, *options, "--no-render", "-n", 13)
-        run(monkeypatch, zoo.enjoy, *options, "--no-render", "-n", 9, "--env-kwargs", "max_episode_steps:4", "num_threads:2")
+        run(monkeypatch, enjoy, *options, "--no-render", "-n", 13)
+        run(monkeypatch, enjoy, *options, "--no-render", "-n", 9, "--env-kwargs", "max_episode_steps:4", "num_threads:2")
     lengths = [line for line in printed.getvalue().splitlines() if line.startswith("Atari Episode Length")]
     assert lengths == ["Atari Episode Length 12"] * 2 + ["Atari Episode Length 8"] * 2
-    run(monkeypatch, zoo.enjoy, *options, "--record", logs / "agent.mp4", "-n", 5)
+    run(monkeypatch, enjoy, *options, "--record", logs / "agent.mp4", "-n", 5)
     assert video(logs / "agent.mp4") in ([160, 210, 5], [160, 210, 6])
     report = analyze([folder / "ALE-Pong-v5.zip"], logs / "analysis", n_states=20, n_envs=2)
     assert "in ALE/Pong-v5" in report.read_text()
@@ -420,7 +447,7 @@ def test_number_of_threads_is_a_matter_of_the_machine(tmp_path, monkeypatch, cap
     for n_steps, n_threads in ((32, 1), (64, 2)):
         run(
             monkeypatch,
-            zoo.train,
+            train,
             *options,
             *sizes,
             "--resume",
@@ -447,7 +474,7 @@ def test_enjoy_draws_actions_as_training_did(flags, deterministic, played, monke
         return predict(self, *args, **kwargs)
 
     monkeypatch.setattr(PPOSND, "predict", remember)
-    run(monkeypatch, zoo.enjoy, "--algo", "ppo_rnd", "--env", "MountainCar-v0", "-f", played, "--no-render", "-n", 3, *flags)
+    run(monkeypatch, enjoy, "--algo", "ppo_rnd", "--env", "MountainCar-v0", "-f", played, "--no-render", "-n", 3, *flags)
     assert asked == [deterministic] * 3
 
 
@@ -474,7 +501,7 @@ def test_enjoy_leaves_off_policy_algorithms_as_the_zoo_plays_them(played, monkey
         return np.array([0]), None
 
     monkeypatch.setattr(DQN, "predict", remember)
-    run(monkeypatch, zoo.enjoy, "--algo", "dqn", "--env", "MountainCar-v0", "-f", played, "--no-render", "-n", 2)
+    run(monkeypatch, enjoy, "--algo", "dqn", "--env", "MountainCar-v0", "-f", played, "--no-render", "-n", 2)
     assert asked == [True, True]
 
 
@@ -487,24 +514,24 @@ def video(path):
 @pytest.mark.parametrize(("flags", "height"), [((), 210), (("--novelty",), 210 + 2 * round(210 / 12))])
 def test_record_atari(flags, height, trained, tmp_path, monkeypatch):
     options = ("--algo", "ppo_snd", "--env", ATARI[0], "-f", trained[0], "-n", 25)
-    run(monkeypatch, zoo.enjoy, *options, "--record", tmp_path / "agent.mp4", *flags)
+    run(monkeypatch, enjoy, *options, "--record", tmp_path / "agent.mp4", *flags)
     assert video(tmp_path / "agent.mp4") in ([160, height, 25], [160, height, 26])
     assert rl_zoo3.ALGOS["ppo_snd"] is PPOSND  # left as it was
 
 
 def test_record_procgen(tmp_path, monkeypatch):
     sizes = ("-n", 32, "-params", "n_envs:2", "n_steps:16", "batch_size:16", "n_epochs:1")
-    run(monkeypatch, zoo.train, "--algo", "ppo", "--env", PROCGEN[2], "-f", tmp_path, *sizes)
+    run(monkeypatch, train, "--algo", "ppo", "--env", PROCGEN[2], "-f", tmp_path, *sizes)
     options = ("--algo", "ppo", "--env", PROCGEN[2], "-f", tmp_path, "-n", 5)
-    run(monkeypatch, zoo.enjoy, *options, "--record", tmp_path / "agent.mp4")
+    run(monkeypatch, enjoy, *options, "--record", tmp_path / "agent.mp4")
     assert video(tmp_path / "agent.mp4") in ([512, 512, 5], [512, 512, 6])
     with pytest.raises(SystemExit, match="A model of ppo has no novelty to draw: remove --novelty"):
-        run(monkeypatch, zoo.enjoy, *options, "--record", tmp_path / "agent.mp4", "--novelty")
+        run(monkeypatch, enjoy, *options, "--record", tmp_path / "agent.mp4", "--novelty")
 
 
 def test_unknown_algo_of_a_recording(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
-        run(monkeypatch, zoo.enjoy, "--algo", "ppo_sdn", "--env", ATARI[0], "--record", tmp_path / "agent.mp4")
+        run(monkeypatch, enjoy, "--algo", "ppo_sdn", "--env", ATARI[0], "--record", tmp_path / "agent.mp4")
     assert "ppo_snd_vic" in capsys.readouterr().err
 
 
@@ -514,7 +541,7 @@ def test_unknown_algo_of_a_recording(tmp_path, monkeypatch, capsys):
 )
 def test_bad_flags_of_a_recording(flags, message, trained, monkeypatch):
     with pytest.raises(SystemExit, match=message):
-        run(monkeypatch, zoo.enjoy, "--algo", "ppo_snd", "--env", ATARI[0], "-f", trained[0], *flags)
+        run(monkeypatch, enjoy, "--algo", "ppo_snd", "--env", ATARI[0], "-f", trained[0], *flags)
 
 
 def test_continue_evaluate_and_ordinary_environments(trained, tmp_path, monkeypatch):
@@ -522,7 +549,7 @@ def test_continue_evaluate_and_ordinary_environments(trained, tmp_path, monkeypa
     options = ("--algo", "ppo_snd", "--env", ATARI[0], "-n", 32, "-f", tmp_path, "--seed", 2)
     run(
         monkeypatch,
-        zoo.train,
+        train,
         *options,
         "-i",
         path,
@@ -545,7 +572,7 @@ def test_continue_evaluate_and_ordinary_environments(trained, tmp_path, monkeypa
 
 
 def test_a_run_that_logged_nothing_still_says_where_it_lies(tmp_path, monkeypatch, capsys):
-    run(monkeypatch, zoo.train, "--algo", "ppo", "--env", ATARI[0], "-n", 32, "-f", tmp_path, "--log-interval", 9, *SMALL)
+    run(monkeypatch, train, "--algo", "ppo", "--env", ATARI[0], "-n", 32, "-f", tmp_path, "--log-interval", 9, *SMALL)
     assert "learning curve:" in capsys.readouterr().out
     assert (tmp_path / "ppo" / f"{ATARI[0]}_1" / "learning_curve.png").stat().st_size > 0
 
@@ -598,7 +625,7 @@ def test_a_callback_without_the_wrapper_is_named_through_the_zoo(tmp_path):
 
 
 def test_the_same_file_with_our_command(tmp_path, monkeypatch):
-    run(monkeypatch, zoo.train, "--algo", "ppo", "--env", ATARI[0], "-c", own_file(tmp_path), "-f", tmp_path / "logs")
+    run(monkeypatch, train, "--algo", "ppo", "--env", ATARI[0], "-c", own_file(tmp_path), "-f", tmp_path / "logs")
     rows = list(csv.DictReader((tmp_path / "logs" / "ppo" / f"{ATARI[0]}_1" / "monitor.csv").read_text().splitlines()[1:]))
     assert len(rows) == 4 and all(int(row["l"]) == 12 and float(row["r_int"]) > 0 for row in rows)
 
@@ -610,7 +637,7 @@ def test_the_same_file_with_our_command(tmp_path, monkeypatch):
 def test_missing_extra_is_named(package, extra, env_id, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(SystemExit, match=rf"sb3-snd\[{extra}\]"):
-        run(monkeypatch, zoo.train, "--algo", "ppo_snd", "--env", env_id, "-f", tmp_path / "logs")
+        run(monkeypatch, train, "--algo", "ppo_snd", "--env", env_id, "-f", tmp_path / "logs")
     assert not (tmp_path / "logs").exists()
 
 
@@ -650,7 +677,7 @@ def test_missing_extra_is_named(package, extra, env_id, tmp_path, monkeypatch):
 def test_bad_input_ends_in_one_sentence_and_writes_nothing(arguments, message, tmp_path, monkeypatch):
     folder = tmp_path / "logs"
     with pytest.raises(SystemExit) as error:
-        run(monkeypatch, zoo.train, "--algo", "ppo_snd", "-f", folder, *arguments)
+        run(monkeypatch, train, "--algo", "ppo_snd", "-f", folder, *arguments)
     assert message in error.value.code and error.value.code.startswith("train.py: ")
     assert "\n" not in error.value.code
     assert not folder.exists()
@@ -658,7 +685,7 @@ def test_bad_input_ends_in_one_sentence_and_writes_nothing(arguments, message, t
 
 def test_enjoy_without_a_model_ends_in_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match=r"^train.py: .*folder was not found"):
-        run(monkeypatch, zoo.enjoy, "--algo", "ppo_snd", "--env", ATARI[0], "-f", tmp_path)
+        run(monkeypatch, enjoy, "--algo", "ppo_snd", "--env", ATARI[0], "-f", tmp_path)
 
 
 def test_enjoy_refuses_a_zip_of_another_algorithm(tmp_path, monkeypatch):
@@ -666,10 +693,10 @@ def test_enjoy_refuses_a_zip_of_another_algorithm(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     PPO("MlpPolicy", "CartPole-v1", device="cpu").save(folder / ATARI[0])
     with pytest.raises(SystemExit, match="was not saved by PPOSND"):
-        run(monkeypatch, zoo.enjoy, "--algo", "ppo_snd", "--env", ATARI[0], "-f", tmp_path, "--no-render")
+        run(monkeypatch, enjoy, "--algo", "ppo_snd", "--env", ATARI[0], "-f", tmp_path, "--no-render")
 
 
 def test_unknown_algo_lists_the_known(monkeypatch, capsys):
     with pytest.raises(SystemExit):
-        run(monkeypatch, zoo.train, "--algo", "ppo_sdn", "--env", ATARI[0])
+        run(monkeypatch, train, "--algo", "ppo_sdn", "--env", ATARI[0])
     assert "ppo_snd_vic" in capsys.readouterr().err

@@ -11,8 +11,9 @@ import rl_zoo3.utils
 import yaml
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_snd import PPOSND, envs, zoo
+from sb3_snd import PPOSND, envs
 from sb3_snd.envs import ProcgenEnv
+from sb3_snd.zoo.__main__ import main
 
 ENV_ID, JUMPER = "CartPole-v1", "procgen-jumper-v0"
 SIZES = dict(policy="MlpPolicy", n_timesteps=48, n_envs=2, n_steps=8, batch_size=8, n_epochs=1)
@@ -21,7 +22,7 @@ COUNTED = [1e-4 + 2 + n_steps for n_steps in (16, 32, 48)]  # those of the reset
 
 def call(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["zoo.py", *map(str, arguments)])
-    zoo.main()
+    main()
 
 
 @pytest.fixture

@@ -84,17 +84,19 @@ def _load(path: Path, config: Path | None, env_id: str, device: str) -> Model:
         data, _, _ = load_from_zip_file(path, device=device)
         algorithm = PPOSND if data is not None and "snd_target" in data else PPO
         return Model(path, algorithm.__name__, env_id, None, algorithm.load(path, device=device, n_steps=1))
-    from sb3_snd import zoo  # requires an extra
+    import rl_zoo3  # requires an extra
+
+    from sb3_snd.zoo.hyperparams import register
 
     algo, args = path.resolve().parent.parent.name, _args(config)
-    zoo.register()
-    if algo not in zoo.rl_zoo3.ALGOS:
-        raise ValueError(f"{path} is in the folder of {algo!r}, which is not one of {', '.join(zoo.rl_zoo3.ALGOS)}: move it.")
+    register()
+    if algo not in rl_zoo3.ALGOS:
+        raise ValueError(f"{path} is in the folder of {algo!r}, which is not one of {', '.join(rl_zoo3.ALGOS)}: move it.")
     for package in args.get("gym_packages", []):  # packages with custom environments and targets
         importlib.import_module(package)
     # No rollout is collected, so its memory is not needed
-    small: dict[str, Any] = {"n_steps" if issubclass(zoo.rl_zoo3.ALGOS[algo], OnPolicyAlgorithm) else "buffer_size": 1}
-    return Model(path, algo, args["env"], config, zoo.rl_zoo3.ALGOS[algo].load(path, device=device, **small))
+    small: dict[str, Any] = {"n_steps" if issubclass(rl_zoo3.ALGOS[algo], OnPolicyAlgorithm) else "buffer_size": 1}
+    return Model(path, algo, args["env"], config, rl_zoo3.ALGOS[algo].load(path, device=device, **small))
 
 
 def short_labels(models: Sequence[Model]) -> list[str]:
@@ -149,7 +151,7 @@ def make_env(model: Model, n_envs: int, seed: int) -> VecEnv:
         return make_vec_env(model.env_id, n_envs=n_envs, seed=seed)
     from rl_zoo3.utils import get_saved_hyperparams
 
-    from sb3_snd.zoo import make_test_env
+    from sb3_snd.zoo.enjoy import make_test_env
 
     hyperparams, stats_path = get_saved_hyperparams(str(model.config), test_mode=True)
     env_kwargs = hyperparams.pop("env_kwargs", None)

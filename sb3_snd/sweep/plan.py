@@ -15,9 +15,9 @@ import yaml
 from rl_zoo3.exp_manager import ExperimentManager
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from sb3_snd import zoo
 from sb3_snd.envs import require_package
 from sb3_snd.sweep.job import Job
+from sb3_snd.zoo.hyperparams import find_config, register
 
 #: arguments of ``train.py`` that the sweep sets itself, and others that runs of a sweep do not support
 RESERVED_FLAGS = {
@@ -41,7 +41,7 @@ def plan(
     :return: all jobs, ordered by seed
     :raises ValueError: if ``train.py`` would refuse an argument, or the folder cannot be written to
     """
-    zoo.register()
+    register()
     if n_seeds < 1:
         raise ValueError(f"--seeds {n_seeds}: the number of seeds must be >= 1.")
     if n_steps is not None and n_steps < 1:
@@ -95,7 +95,7 @@ def n_timesteps_of(algo: str, env_id: str, conf_file: str | None, n_steps: int |
         if n_steps is None:
             raise ValueError(f"--conf-file {conf_file} is not a YAML file: give the number of steps with -n.")
         return n_steps
-    path = Path(conf_file or zoo.find_config(algo, env_id) or Path(rl_zoo3.__file__).parent / "hyperparams" / f"{algo}.yml")
+    path = Path(conf_file or find_config(algo, env_id) or Path(rl_zoo3.__file__).parent / "hyperparams" / f"{algo}.yml")
     try:
         entries = yaml.safe_load(path.read_text())
     except OSError as error:

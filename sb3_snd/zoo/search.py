@@ -4,25 +4,23 @@ Knows Optuna's trials, the Zoo's search and the arguments of ``PPOSND``. Must no
 files.
 """
 
-import contextlib
-import functools
-import io
 from collections.abc import Mapping
+from pprint import pprint
 from typing import Any
 
 from sb3_snd.common.extras import require
-from sb3_snd.ppo_snd.ppo_snd import PPOSND
 
 require("rl_zoo3", "zoo")
 
-import optuna  # noqa: E402
-import rl_zoo3  # noqa: E402
-import rl_zoo3.exp_manager  # noqa: E402
-from rl_zoo3.exp_manager import ExperimentManager  # noqa: E402
-from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER  # noqa: E402
+# isort: split
+import optuna
+import rl_zoo3
+import rl_zoo3.exp_manager
+from rl_zoo3.exp_manager import ExperimentManager
+from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 
 #: names stored by Optuna that the Zoo's sampler of PPO does not have -> bounds of a log-uniform distribution
-OWN = {
+SND_SEARCH_SPACE = {
     "eta": (0.01, 100.0),
     "one_minus_gamma_int": (0.001, 0.1),
     "ext_coef": (0.5, 8.0),
@@ -46,7 +44,7 @@ EXPRESSIONS = (
 
 class BoundedTrial:
     """
-    A trial that samples some integers from other bounds than requested.
+    A trial that samples some integers from other bounds than requested: the Zoo's sampler hard-codes them.
 
     :param trial: Optuna's trial
     :param bounds: parameter -> smallest and largest value
@@ -80,7 +78,9 @@ def size_bounds(n_envs: int) -> dict[str, tuple[int, int]]:
     :param n_envs: Number of environments
     :return: bounds of the exponents of ``n_steps`` and ``batch_size``
     """
-    twos = (n_envs & -n_envs).bit_length() - 1  # exponent of 2 in the factorisation of n_envs
+    twos = 0  # exponent of 2 in the factorisation of n_envs
+    while n_envs % 2 ** (twos + 1) == 0:
+        twos += 1
     steps = min(max((ROLLOUT // n_envs).bit_length() - 1, N_STEPS_POW[0]), N_STEPS_POW[1])
     batch = min(BATCH_SIZE_POW[1], steps + twos)
     return {
@@ -112,7 +112,7 @@ def sample_ppo_snd_params(
     entry = entry or {}
     if "snd" in entry and entry["snd"] is None:
         return merged(entry, sampled)
-    own: dict[str, Any] = {name: trial.suggest_float(name, *bounds, log=True) for name, bounds in OWN.items()}
+    own: dict[str, Any] = {name: trial.suggest_float(name, *bounds, log=True) for name, bounds in SND_SEARCH_SPACE.items()}
     own[FADES] = trial.suggest_categorical(FADES, [False, True])
     trial.set_user_attr("gamma_int", 1 - own["one_minus_gamma_int"])
     return merged(entry, {**sampled, **with_schedules(_convert_own(own))})
@@ -125,7 +125,7 @@ def convert_ppo_snd_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
     :param sampled_params: Parameters stored by Optuna
     :return: arguments of ``PPOSND``; those of the second stream only if they were sampled
     """
-    ppo = {name: value for name, value in sampled_params.items() if name not in (*OWN, FADES)}
+    ppo = {name: value for name, value in sampled_params.items() if name not in (*SND_SEARCH_SPACE, FADES)}
     own = _convert_own(sampled_params) if ppo.keys() < sampled_params.keys() else {}
     return {**HYPERPARAMS_CONVERTER["ppo"](ppo), **own}
 
@@ -160,19 +160,30 @@ def with_schedules(hyperparams: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _with_schedules_in_wrappers(wrappers: Any) -> Any:
-    """Apply :func:`with_schedules` to the arguments of ``VecIntrinsicReward`` in the ``vec_env_wrapper`` of a YAML entry."""
-    as_list = wrappers if isinstance(wrappers, list) else [wrappers]
-    read = [
-        {
-            name: with_schedules(kwargs or {}) if name.endswith(".VecIntrinsicReward") else kwargs
-            for name, kwargs in each.items()
-        }
-        if isinstance(each, dict)
-        else each
-        for each in as_list
-    ]
-    return read if isinstance(wrappers, list) else read[0]
+def with_all_schedules(hyperparams: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Apply :func:`with_schedules` to an entry and to the arguments of a ``VecIntrinsicReward`` in its
+    ``vec_env_wrapper``.
+
+    :param hyperparams: Hyperparameters of an entry
+    :return: copy with schedules
+    """
+    found = with_schedules(hyperparams)
+    wrappers = found.get("vec_env_wrapper")
+    if isinstance(wrappers, list):
+        found["vec_env_wrapper"] = [_with_schedules_in_wrapper(wrapper) for wrapper in wrappers]
+    elif wrappers:
+        found["vec_env_wrapper"] = _with_schedules_in_wrapper(wrappers)
+    return found
+
+
+def _with_schedules_in_wrapper(wrapper: Any) -> Any:
+    if not isinstance(wrapper, dict):
+        return wrapper
+    return {
+        name: with_schedules(kwargs or {}) if name.endswith(".VecIntrinsicReward") else kwargs
+        for name, kwargs in wrapper.items()
+    }
 
 
 def evaluated(hyperparams: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,13 +205,6 @@ def evaluated(hyperparams: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-class TrialNumber(int):
-    """An integer that is true even if it is 0, because the Zoo checks the trial number for truth."""
-
-    def __bool__(self) -> bool:
-        return True
-
-
 def merged(entry: Mapping[str, Any], sampled: Mapping[str, Any]) -> dict[str, Any]:
     """
     Merge sampled hyperparameters into the nested dicts of an entry.
@@ -214,75 +218,26 @@ def merged(entry: Mapping[str, Any], sampled: Mapping[str, Any]) -> dict[str, An
     return {**sampled, **nested}
 
 
-class SearchManager(ExperimentManager):
+def load_trial(manager: ExperimentManager, trial_id: int, entry: Mapping[str, Any]) -> dict[str, Any]:
     """
-    The Zoo's manager with three corrections: the search keeps the entry's nested ``snd_kwargs`` and
-    ``policy_kwargs``, which the Zoo's search would replace entirely; trial 0 can be selected; and
-    ``snd_kwargs`` may be a string, as ``policy_kwargs`` may in the Zoo.
+    Load the hyperparameters of a trial and print them.
 
-    :param args: Positional arguments of ``ExperimentManager``
-    :param kwargs: Keyword arguments of ``ExperimentManager``
-    :raises ValueError: if a trial is given without a study
+    :param manager: Manager with a storage, a study and an algo key
+    :param trial_id: Number of the trial
+    :param entry: Hyperparameters without the search; values in its nested dicts are kept, see :func:`merged`
+    :return: arguments of the algorithm
+    :raises ValueError: if the study or trial does not exist, or the trial lacks hyperparameters
     """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if self.trial_id is None:
-            return
-        if not (self.storage and self.study_name):
-            raise ValueError(f"--trial-id {self.trial_id} requires --storage and --study-name, which identify the study.")
-        self.trial_id = TrialNumber(self.trial_id)
-
-    def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
-        return super()._preprocess_hyperparams(evaluated(hyperparams))
-
-    @property
-    def _has_streams(self) -> bool:
-        return rl_zoo3.ALGOS[self.algo] is PPOSND
-
-    @staticmethod
-    def _preprocess_schedules(hyperparams: dict[str, Any]) -> dict[str, Any]:
-        """See ``ExperimentManager._preprocess_schedules``. Arguments in ``SCHEDULED`` accept schedules, too."""
-        hyperparams = with_schedules(ExperimentManager._preprocess_schedules(hyperparams))
-        if hyperparams.get("vec_env_wrapper"):
-            hyperparams["vec_env_wrapper"] = _with_schedules_in_wrappers(hyperparams["vec_env_wrapper"])
-        return hyperparams
-
-    def setup_experiment(self) -> Any:
-        """
-        See ``ExperimentManager.setup_experiment``.
-
-        :return: model and hyperparameters; None before a search
-        """
-        experiment = super().setup_experiment()
-        if experiment is None and self._has_streams:
-            HYPERPARAMS_SAMPLER[self.algo] = functools.partial(sample_ppo_snd_params, entry=self._hyperparams)
-        return experiment
-
-    def load_trial(self, storage: str, study_name: str, trial_id: int | None = None, convert: bool = True) -> dict[str, Any]:
-        """
-        See ``ExperimentManager.load_trial``.
-
-        :param storage: Optuna's storage
-        :param study_name: Name of the study
-        :param trial_id: Number of the trial; None for the best
-        :param convert: Whether to return arguments of the algorithm instead of what Optuna stores
-        :return: hyperparameters of the trial
-        :raises ValueError: if the study or trial does not exist, or the trial lacks hyperparameters
-        """
-        try:
-            if trial_id is not None and trial_id < 0:
-                raise IndexError("trials are counted from 0")
-            params = super().load_trial(storage, study_name, trial_id, convert)
-        except (LookupError, OSError) as error:
-            raise ValueError(
-                f"Trial {trial_id} of the study {study_name!r} in {storage} has no hyperparameters for {self.algo} ({error}):"
-                " choose a completed trial."
-            ) from error
-        if not (convert and self._has_streams):
-            return params
-        self.trial_id, wanted = None, self.trial_id
-        with contextlib.redirect_stdout(io.StringIO()):
-            entry, _ = ExperimentManager.read_hyperparameters(self)
-        self.trial_id = wanted
-        return merged(evaluated(entry), params)
+    assert manager.storage and manager.study_name
+    try:
+        if trial_id < 0:
+            raise IndexError("trials are counted from 0")
+        loaded = merged(entry, manager.load_trial(manager.storage, manager.study_name, trial_id))
+    except (LookupError, OSError) as error:
+        raise ValueError(
+            f"Trial {trial_id} of the study {manager.study_name!r} in {manager.storage} has no hyperparameters for"
+            f" {manager.algo} ({error}): choose a completed trial."
+        ) from error
+    print(f"Hyperparameters of trial {trial_id} of the study {manager.study_name!r}:")
+    pprint(loaded)
+    return loaded
