@@ -6,6 +6,7 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_snd import SND
+from sb3_snd.rewards import IntrinsicReward
 
 
 class CountingEnv(gym.Env):
@@ -39,6 +40,29 @@ class CountingEnv(gym.Env):
         return self._obs(), 10.0 * self.number, done and not self.truncated, done and self.truncated, {}
 
 
+class ActingEnv(gym.Env):
+    """
+    The observation is ``(number, step, first number of the last action)``. Episodes of ``number + 2`` steps; those of odd
+    numbers end by a time limit.
+    """
+
+    def __init__(self, number, action_space):
+        self.number, self.action_space = number, action_space
+        self.observation_space = spaces.Box(-99, 99, (3,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.step_count = 0
+        return np.array([self.number, 0, 0], dtype=np.float32), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        self.step_count += 1
+        done, odd = self.step_count == self.number + 2, self.number % 2 == 1
+        obs = np.array([self.number, self.step_count, np.ravel(action)[0]], dtype=np.float32)
+        return obs, 0.0, done and not odd, done and odd, {}
+
+
 class FakeSND(SND):
     """Novelty of environment n is (n + 1) / 100, and what it was asked for is kept."""
 
@@ -53,3 +77,63 @@ class FakeSND(SND):
 
     def observe(self, obs):
         self.seen.append(np.array(obs))
+
+
+class Trace(IntrinsicReward):
+    """
+    Episodic, without nets: remembers the frames of each episode, up to 16. The bonus is the number of those that differ
+    from the successor, in hundredths.
+    """
+
+    def __init__(self, observation_space, device="cpu", **settings):
+        super().__init__(observation_space, **settings)
+        self.register_buffer("shown", th.zeros(0, 16, *self.frame_shape), persistent=False)
+        self.register_buffer("length", th.zeros(0, dtype=th.long), persistent=False)
+        self.set_up(device)
+
+    def start(self, n_envs):
+        super().start(n_envs)
+        self.shown = th.zeros(n_envs, 16, *self.frame_shape)
+        self.length = th.zeros(n_envs, dtype=th.long)
+
+    def begin(self, frames, which):
+        self.length[which] = 0
+        self._insert(frames, which)
+
+    def _insert(self, frames, which):
+        for idx in th.nonzero(which).flatten().tolist():
+            self.shown[idx, self.length[idx]] = frames[idx].float()
+            self.length[idx] += 1
+
+    def bonus(self, step):
+        differs = (self.shown != step.successors.float().unsqueeze(1)).flatten(2).any(dim=2)
+        return (differs & (th.arange(16) < self.length[:, None])).sum(dim=1) / 100
+
+    def remember(self, step):
+        self._insert(step.successors, th.ones(len(step.states), dtype=th.bool))
+
+
+class Guess(IntrinsicReward):
+    """
+    Reads transitions, without a memory: a net guesses the action. What it was asked for and trained on is kept. The bonus
+    is the action's first number.
+    """
+
+    def __init__(self, observation_space, device="cpu", **settings):
+        super().__init__(observation_space, **settings)
+        self.net = th.nn.Linear(2 * self.frame_shape[0], 1)
+        self.steps, self.batches = [], []
+        self.set_up(device)
+
+    def prepare(self, obs):
+        return self.select(obs)
+
+    def bonus(self, step):
+        self.steps.append(step)
+        return step.actions.reshape(len(step.actions), -1)[:, 0].float().abs()
+
+    def loss(self, batch):
+        self.batches.append(batch)
+        states, successors = batch.split(batch.frames)
+        guess = self.net(th.cat([states, successors], dim=1))
+        return {"loss": (guess - batch.actions.reshape(len(states), -1)[:, :1].float()).square().mean()}

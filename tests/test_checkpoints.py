@@ -13,6 +13,7 @@ from pathlib import Path
 import gymnasium as gym
 import pytest
 import torch as th
+from fakes import Trace
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -60,6 +61,14 @@ def bonus(env):
     return PPO, VecIntrinsicReward(env, "rnd", snd_kwargs, int_coef=LinearSchedule(1.0, 0.0, 1.0)), {}
 
 
+def episodic(env):
+    return PPOSND, env, dict(snd=Trace, snd_kwargs={"norm_reward": True})
+
+
+def episodic_bonus(env):
+    return PPO, VecIntrinsicReward(env, Trace), {}
+
+
 def plain(env):
     return A2C, env, {}
 
@@ -74,7 +83,7 @@ def train(folder, kind=two_streams, stop=None, step=0, what=None, total=TOTAL):
     if path is None:
         delete_event_files(folder)
     callbacks = [Until(step, what), StreamMonitor(folder, "DeepSea-v0", append=path is not None), ExplorationLogger()]
-    callbacks += [SNDCallback()] if kind is bonus else []
+    callbacks += [SNDCallback()] if kind in (bonus, episodic_bonus) else []
     _, eval_env, _ = kind(VecNormalize(make_vec_env("DeepSea-v0", env_kwargs={"size": 5}), norm_obs=False, training=False))
     callbacks += [EvalCallback(eval_env, eval_freq=20, n_eval_episodes=1, verbose=0)]
     if path is None:
@@ -151,7 +160,7 @@ def kill():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("kind", [two_streams, bonus, plain])
+@pytest.mark.parametrize("kind", [two_streams, bonus, episodic, episodic_bonus, plain])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(kind, tmp_path):
     """Killed within a rollout, which is then collected once more, to the bit; and once more after that."""
     th.set_num_threads(1)

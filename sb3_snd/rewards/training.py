@@ -178,7 +178,7 @@ class RewardTrainer:
         self._pool, self._observations = None, []
         self.optimizer.zero_grad()  # frees their memory for other uses
         means = dict(zip(self._names, (total / n_batches).tolist(), strict=True))
-        check_terms(means, "SND", poisoned=True)
+        check_terms(means, type(self.reward).__name__, poisoned=True)
         del means[GRADIENT_NORM]
         return means
 
@@ -195,7 +195,7 @@ class RewardTrainer:
         terms["loss"].backward()
         terms = {name: term.detach() for name, term in terms.items()}
         norm = gradient_norm(self.reward)
-        check_gradients(self.reward, "SND", terms, norm)
+        check_gradients(self.reward, type(self.reward).__name__, terms, norm)
         self.optimizer.step()
         self._names = [*terms, GRADIENT_NORM]
         return (th.stack([*terms.values(), norm]),)
