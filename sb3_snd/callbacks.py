@@ -17,8 +17,9 @@ from stable_baselines3.her import HerReplayBuffer
 from sb3_snd.common.validation import NAME, PATH, VERBOSE, checked, positive, whole
 from sb3_snd.rewards.replay import end_interrupted_episodes, sample_transitions
 from sb3_snd.rewards.rollout import check_rollout
+from sb3_snd.rewards.statistics import PROPOSED_MEAN
 from sb3_snd.rewards.training import MINIBATCH, RewardTrainer
-from sb3_snd.wrappers import PROPOSED_MEAN, VecIntrinsicReward, VecRewardStreams
+from sb3_snd.wrappers import VecIntrinsicReward, VecRewardStreams
 
 ARGUMENTS = {"save_path": PATH, "save_freq": whole(0), "name_prefix": NAME, "restore": PATH, "verbose": VERBOSE}
 PROPOSAL_ARGUMENTS = {"n_rollouts": whole(1), "mean": positive(1)}
@@ -224,7 +225,7 @@ class EtaProposal(BaseCallback):
         self._wrapper = unwrap_vec_wrapper(self.model.env, VecIntrinsicReward)
         if self._wrapper is None:
             raise ValueError("EtaProposal found no intrinsic reward: use PPOSND, or VecIntrinsicReward with SNDCallback.")
-        self._n_before = self._wrapper.n_rollouts
+        self._n_before = self._wrapper.statistics.n_rollouts
 
     def get_run_state(self) -> dict[str, Any]:
         """
@@ -244,9 +245,9 @@ class EtaProposal(BaseCallback):
 
     def _on_step(self) -> bool:
         assert self._wrapper is not None
-        if self._wrapper.n_rollouts - self._n_before < self.n_rollouts:
+        if self._wrapper.statistics.n_rollouts - self._n_before < self.n_rollouts:
             return True
-        proposed = self._wrapper.proposed_eta
+        proposed = self._wrapper.statistics.proposed_eta
         if proposed is None:
             print("EtaProposal: novelty is 0, so no eta gives an intrinsic reward: choose another target.")
         else:

@@ -6,7 +6,6 @@ never trains a reward.
 
 import inspect
 import sys
-import warnings
 from types import FrameType
 from typing import Any
 
@@ -23,16 +22,12 @@ from sb3_snd.common.type_aliases import EXTRINSIC_REWARD_KEY, INTRINSIC_REWARD_K
 from sb3_snd.common.validation import WEIGHT, checked, scheduled
 from sb3_snd.rewards.base import IntrinsicReward
 from sb3_snd.rewards.make import check_snd_kwargs, make_reward
+from sb3_snd.rewards.recorder import RolloutRecorder
 from sb3_snd.rewards.rollout import Rollout, Step
+from sb3_snd.rewards.statistics import BonusStatistics
 from sb3_snd.targets import Target
 
 ARGUMENTS = {"ext_coef": scheduled(WEIGHT), "int_coef": scheduled(WEIGHT)}
-MOST_CLIPPED = 0.9  # if a larger share of a rollout's intrinsic rewards is at the limit, they are uninformative
-MOST_SEEN = 1024  # number of steps whose statistics are kept before they are summed up
-LEAST_SHARE = 1e-4  # a mean intrinsic reward below this share of the mean absolute extrinsic one has no effect
-#: Mean intrinsic reward for which ``eta`` is proposed. With the paper's settings it is 0.005 to 0.02 in the
-#: paper's games; in the small tasks of ``hyperparams/`` it is 0.05 to 0.5.
-PROPOSED_MEAN = 0.03
 
 
 class VecIntrinsicReward(VecEnvWrapper):
@@ -83,11 +78,7 @@ class VecIntrinsicReward(VecEnvWrapper):
         self.set_progress(1.0)
         self._training = False
         self._learn_call: FrameType | None = None
-        self._warned = False
-        #: number of calls of :meth:`pop_statistics` that returned statistics
-        self.n_rollouts = 0
-        #: the ``eta`` that would have given the last rollout a mean intrinsic reward of 0.03, apart from clipping
-        self.proposed_eta: float | None = None
+        self.statistics = BonusStatistics(self.snd.scale)
         #: s_t, ``(n_envs, *obs_shape)``, or a dict of these
         self.last_obs: Any = None
         #: true successor of each state in which an episode ended with the last step, by environment
@@ -96,15 +87,7 @@ class VecIntrinsicReward(VecEnvWrapper):
         self._intrinsic: th.Tensor | None = None
         #: ``n_starts`` of the reward when its memory began to follow these environments; None if it does not
         self._starts: int | None = None
-        #: for each step since the last summation: novelty, normalised novelty and intrinsic rewards, (n_envs,)
-        #: each
-        self._seen: list[tuple[th.Tensor, th.Tensor, th.Tensor]] = []
-        self._sums: dict[str, th.Tensor] = {}
-        self._extrinsic_sum = 0.0
-        self._n_steps = 0
-        self._recording: th.Tensor | None = None  # (n_steps, n_envs, *frame_shape)
-        self._recorded_actions: list[np.ndarray] = []
-        self._terminal_frames: dict[int, th.Tensor] = {}
+        self._recorder: RolloutRecorder | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """
@@ -122,12 +105,14 @@ class VecIntrinsicReward(VecEnvWrapper):
 
         :return: attribute name -> value
         """
-        self._add_to_sums()
         # Left out: the nets, which are saved with the model; the weights of the rewards and what is recorded, which
         # the next rollout sets anew; and the training mode, which is up to the next call of learn
-        names = ("last_obs", "n_rollouts", "proposed_eta", "_warned", "_sums", "_extrinsic_sum", "_n_steps")
-        state = {name: getattr(self, name) for name in names}
-        return {**state, "reward": self.snd.get_run_state(), "follows": self._starts == self.snd.n_starts}
+        return {
+            "last_obs": self.last_obs,
+            "statistics": self.statistics.get_run_state(),
+            "reward": self.snd.get_run_state(),
+            "follows": self._starts == self.snd.n_starts,
+        }
 
     def set_run_state(self, state: dict[str, Any]) -> None:
         """
@@ -135,11 +120,10 @@ class VecIntrinsicReward(VecEnvWrapper):
 
         :param state: Attribute name -> value; its tensors may be on any device
         """
-        attributes = {name: value for name, value in state.items() if name not in ("reward", "follows")}
-        vars(self).update(attributes)
+        self.last_obs = state["last_obs"]
+        self.statistics.set_run_state(state["statistics"], self.snd.device)
         self.snd.set_run_state(state["reward"])
         self._starts = self.snd.n_starts if state["follows"] else None
-        self._sums = {name: value.to(self.snd.device) for name, value in self._sums.items()}
 
     @property
     def training(self) -> bool:
@@ -195,7 +179,7 @@ class VecIntrinsicReward(VecEnvWrapper):
 
     def step_async(self, actions: np.ndarray) -> None:
         training = self.training
-        if training and self._recording is not None and len(self._recorded_actions) == len(self._recording):
+        if training and self._recorder is not None and self._recorder.is_complete:
             raise RuntimeError(
                 "The environment was stepped by code other than the algorithm during training:"
                 " evaluate on another environment."
@@ -214,9 +198,8 @@ class VecIntrinsicReward(VecEnvWrapper):
             self._score(self._step)
         else:
             self._step = Step(frames, th.as_tensor(np.array(actions), device=frames.device))
-        if self._recording is not None:
-            self._recording[len(self._recorded_actions)].copy_(frames)
-            self._recorded_actions.append(np.array(actions))
+        if self._recorder is not None:
+            self._recorder.add(frames, actions)
 
     def _start_memory(self, frames: th.Tensor) -> None:
         """Let the reward begin an episode of each environment, as it has not seen what came before."""
@@ -235,9 +218,7 @@ class VecIntrinsicReward(VecEnvWrapper):
         self.snd.scale.update(bonus)
         normalized = self.snd.scale.normalize(bonus)
         self._intrinsic = self.snd.scale.clip(normalized)
-        self._seen.append((bonus, normalized, self._intrinsic))
-        if len(self._seen) == MOST_SEEN:
-            self._add_to_sums()
+        self.statistics.add(bonus, normalized, self._intrinsic)
 
     def step_wait(self) -> VecEnvStepReturn:
         last_obs = self.last_obs
@@ -248,8 +229,9 @@ class VecIntrinsicReward(VecEnvWrapper):
             self.terminal_observations = self._true_successors(last_obs, dones, infos)
             if self.snd.reads == "transition":
                 self._score_transition(self._step, dones)
-            if self._recording is not None:
-                self._record_ends()
+            if self._recorder is not None:
+                terminal_frames = {idx: self._select_one(obs) for idx, obs in self.terminal_observations.items()}
+                self._recorder.add_ends(terminal_frames)
             assert self._intrinsic is not None
             intrinsic, self._intrinsic = self._intrinsic.cpu().numpy(), None
             assert intrinsic.shape == (self.num_envs,), intrinsic.shape
@@ -258,7 +240,7 @@ class VecIntrinsicReward(VecEnvWrapper):
         if not training:
             return self.last_obs, extrinsic, dones, infos
         self._step = None
-        self._extrinsic_sum += float(np.abs(extrinsic).mean())
+        self.statistics.add_extrinsic(extrinsic)
         streams = np.stack([extrinsic, intrinsic], axis=1, dtype=np.float32)  # (n_envs, 2)
         check_rewards(streams, ("extrinsic", "intrinsic"))
         return self.last_obs, self._combine(streams), dones, infos
@@ -322,20 +304,14 @@ class VecIntrinsicReward(VecEnvWrapper):
 
     def start_recording(self, n_steps: int) -> None:
         """
-        Keep actions and newest frames of the next steps, the frames on the nets' device, so that the nets are
-        trained on exactly the frames they scored, whatever outer wrappers change.
+        Record the next steps, so that the nets are trained on exactly the frames they scored, whatever outer
+        wrappers change.
 
         :param n_steps: Number of steps until :meth:`pop_rollout`
         """
-        if self._recording is None or len(self._recording) != n_steps:
-            frames = self.snd.select(self.last_obs)
-            self._recording = th.zeros(n_steps, *frames.shape, dtype=frames.dtype, device=frames.device)
-        self._recorded_actions, self._terminal_frames = [], {}
-
-    def _record_ends(self) -> None:
-        step = len(self._recorded_actions) - 1
-        for idx, terminal_obs in self.terminal_observations.items():
-            self._terminal_frames[step * self.num_envs + idx] = self._select_one(terminal_obs)
+        if self._recorder is None or self._recorder.n_steps != n_steps:
+            self._recorder = RolloutRecorder(n_steps, self.snd.select(self.last_obs))
+        self._recorder.restart()
 
     def pop_rollout(self) -> Rollout:
         """
@@ -343,76 +319,16 @@ class VecIntrinsicReward(VecEnvWrapper):
 
         :return: the rollout; the next recording overwrites its memory
         """
-        actions = self._recorded_actions
-        assert self._recording is not None and len(actions) == len(self._recording), "The recording is not complete."
-        self._recorded_actions = []
-        return Rollout(self._recording, self.last_obs, self._terminal_frames, np.stack(actions))
-
-    def _add_to_sums(self) -> None:
-        """Sum up the statistics of all steps since the last call at once."""
-        if not self._seen:
-            return
-        novelty, normalized, intrinsic = (th.stack(each) for each in zip(*self._seen, strict=True))  # (steps, n_envs) each
-        sums = {
-            "relative_novelty": normalized,
-            "novelty_mean": novelty,
-            "intrinsic_reward_mean": intrinsic,
-            "intrinsic_reward_clipped": (intrinsic >= 1).float(),
-        }
-        for name, values in sums.items():
-            self._sums[name] = self._sums.get(name, 0.0) + values.mean(dim=1).sum()
-        largest = intrinsic.max()
-        self._sums["intrinsic_reward_max"] = th.maximum(self._sums.get("intrinsic_reward_max", largest), largest)
-        self._n_steps += len(self._seen)
-        self._seen = []
+        assert self._recorder is not None, "Nothing was recorded."
+        return self._recorder.pop(self.last_obs)
 
     def pop_statistics(self) -> dict[str, float]:
         """
         Return the statistics of all training steps since the last call.
 
-        :return: ``novelty_mean`` (before eta and clipping), ``intrinsic_reward_mean``,
-            ``intrinsic_reward_max``, and ``intrinsic_reward_clipped``, the share of rewards at their limit of
-            1; empty if there was no step
+        :return: see :meth:`BonusStatistics.pop <sb3_snd.rewards.statistics.BonusStatistics.pop>`
         """
-        self._add_to_sums()
-        statistics = {
-            name: value.item() / (1 if name.endswith("_max") else self._n_steps) for name, value in self._sums.items()
-        }
-        if statistics:
-            self.n_rollouts += 1
-            relative = statistics.pop("relative_novelty")
-            self.proposed_eta = PROPOSED_MEAN / relative if relative > 0 else None
-            self._check_bonus(statistics, self._extrinsic_sum / self._n_steps)
-        self._sums, self._n_steps, self._extrinsic_sum = {}, 0, 0.0
-        return statistics
-
-    def _check_bonus(self, statistics: dict[str, float], extrinsic: float) -> None:
-        """
-        Warn once if the bonus is uninformative, unless it was switched off or its schedule has lowered it.
-
-        :param statistics: Statistics of a rollout
-        :param extrinsic: Mean absolute extrinsic reward of the rollout
-        """
-        scale = self.snd.scale
-        mean, clipped = statistics["intrinsic_reward_mean"], statistics["intrinsic_reward_clipped"]
-        if self._warned or scale.eta < scale.first_eta or scale.eta == 0:
-            return
-        if self.proposed_eta is None:
-            self._warned = True
-            warnings.warn("Novelty is 0, so no eta gives an intrinsic reward: choose another target.", stacklevel=2)
-            return
-        if clipped > MOST_CLIPPED:
-            reason = f"{clipped:.0%} of the intrinsic rewards are clipped at 1 and do not distinguish states: lower eta"
-        elif mean == 0 or mean < LEAST_SHARE * extrinsic:
-            reason = (
-                f"The mean intrinsic reward, {mean:.2g}, has no effect beside a mean absolute extrinsic reward of"
-                f" {extrinsic:.2g}: raise eta"
-            )
-        else:
-            return
-        self._warned = True
-        proposal = f"{self.proposed_eta:.2g} would give a mean of {PROPOSED_MEAN}"
-        warnings.warn(f"{reason}, which is {scale.eta:g}; {proposal}, or set norm_reward=True.", stacklevel=2)
+        return self.statistics.pop()
 
 
 class VecRewardStreams(VecIntrinsicReward):

@@ -97,8 +97,7 @@ def test_what_classes_of_the_package_save(tmp_path):
     """Each names it; an attribute that somebody adds is neither saved nor refused."""
     wrapper = VecIntrinsicReward(DummyVecEnv([CountingEnv]), "rnd", device="cpu")
     expected = {
-        wrapper: {"last_obs", "n_rollouts", "proposed_eta", "_warned", "reward", "follows"}
-        | {"_sums", "_extrinsic_sum", "_n_steps"},
+        wrapper: {"last_obs", "statistics", "reward", "follows"},
         SNDCallback(): {"n_calls"},
         EtaProposal(): {"eta", "_n_before"},
         StreamMonitor(tmp_path, "Some-v0"): {"_returns", "_lengths"},
