@@ -107,11 +107,11 @@ def check_update(algo: str, device: str, precision: str, tolerance: float) -> No
         draws = name == "SND" and algo in ("ppo_rnd", "ppo_snd_v")
         assert move > 0 and (draws or distance < tolerance)
     if can_record(fast.device):
-        replays = fast._update._step, snd_trainer(fast)._replay, fast._recorded_act
+        replays = fast._update._step, snd_trainer(fast)._replay, fast._actor.replay
         assert all(replay is not None and replay.is_recorded for replay in replays)
 
     obs = th.as_tensor(fast.env.reset()).to(fast.device)  # type: ignore[union-attr]
-    acts = [fast._act(obs) for _ in range(6)]
+    acts = [fast._actor.act(obs) for _ in range(6)]
     assert len({tuple(actions.tolist()) for actions, _, _ in acts}) > 1, "every replay draws the same actions"
     actions, values, log_probs = acts[-1]
     with th.no_grad():

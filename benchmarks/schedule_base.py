@@ -50,8 +50,8 @@ class Schedule:
             innermost = innermost.venv
         for method in ("step_async", "step_wait"):
             self.clock.wrap(innermost, method, STEPPING)
-        if model_class is PPOSND:  # its forward pass may be recorded, and a recording cannot wait
-            self.clock.wrap(self.model, "_act", INFERENCE)
+        if isinstance(self.model, PPOSND):  # its forward pass may be recorded, and a recording cannot wait
+            self.clock.wrap(self.model._actor, "act", INFERENCE)
         else:
             self.clock.wrap(self.model.policy, "forward", INFERENCE)
         self.clock.wrap(self.model.policy, "predict_values", INFERENCE)
@@ -64,7 +64,7 @@ class Schedule:
     def recorded(self) -> dict[str, bool]:
         """Return, for each part that ``cuda_graphs`` may record, whether it is recorded."""
         parts = {
-            "acting": getattr(self.model, "_recorded_act", None),
+            "acting": getattr(getattr(self.model, "_actor", None), "replay", None),
             "PPO update": getattr(getattr(self.model, "_update", None), "_step", None),
             "SND update": getattr(self.snd and self.snd.trainer, "_replay", None),
         }

@@ -26,7 +26,7 @@ from torch.utils.backend_registration import _DummyBackendModule, _setup_private
 
 from sb3_snd import PPOSND, SND
 from sb3_snd.common import check_nan, cuda_graphs
-from sb3_snd.ppo_snd import ppo_snd
+from sb3_snd.ppo_snd import validation
 from sb3_snd.ppo_snd.frame_stacks import FrameUploader
 from sb3_snd.ppo_snd.policies import CnnPolicy, StreamActorCriticPolicy
 from sb3_snd.rewards import snd as snd_module
@@ -137,7 +137,7 @@ def patches():
     yield unittest.mock.patch.object(nn.Module, "to", lambda net, *_, **__: net)
     yield unittest.mock.patch.object(FakeTensor, "numpy", as_numpy, create=True)
     yield unittest.mock.patch.object(FakeTensor, "data_ptr", lambda _: 0, create=True)
-    for module in (ppo_snd, snd_module):
+    for module in (validation, snd_module):
         yield unittest.mock.patch.object(module, "check_device", lambda _: None)  # by a number that it reads
 
 

@@ -12,6 +12,7 @@ import torch as th
 from fakes import CountingEnv
 from gymnasium import spaces
 from rounding import assert_same, calm, copies
+from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -21,7 +22,6 @@ from sb3_snd.common import check_nan, cuda_graphs
 from sb3_snd.common.check_nan import NonFiniteError
 from sb3_snd.common.cuda_graphs import MAX_SHAPES, WARM_UP, Replay
 from sb3_snd.ppo_snd.policies import CnnPolicy
-from sb3_snd.ppo_snd.ppo_snd import PPO
 from sb3_snd.rewards.rollout import Rollout
 from sb3_snd.targets import TARGETS
 

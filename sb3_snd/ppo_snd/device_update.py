@@ -166,3 +166,16 @@ class DeviceUpdate:
         logger.record("train/clip_range", clip_range)
         if model.clip_range_vf is not None:
             logger.record("train/clip_range_vf", clip_range_vf)
+
+
+def train_as_sb3(model: PPO) -> None:
+    """
+    Run SB3's own PPO update, with a check of the gradients before each step of the optimiser.
+
+    :param model: The model
+    """
+    check = model.policy.optimizer.register_step_pre_hook(lambda *_: check_gradients(model.policy, "PPO"))
+    try:
+        PPO.train(model)
+    finally:
+        check.remove()

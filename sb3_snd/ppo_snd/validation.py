@@ -3,17 +3,15 @@
 Knows SB3's environments and policies, but no network or update.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import gymnasium as gym
-import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv, is_vecenv_wrapped
-from torch import nn
 
 from sb3_snd.common.precision import PRECISION
 from sb3_snd.common.validation import (
@@ -27,13 +25,10 @@ from sb3_snd.common.validation import (
     SHARE,
     VERBOSE,
     WEIGHT,
-    WIDEST,
-    Allowed,
+    check_device,
     check_names,
     checked,
-    default_of,
     not_negative,
-    number,
     or_infinite,
     or_none,
     positive,
@@ -42,13 +37,11 @@ from sb3_snd.common.validation import (
 )
 from sb3_snd.ppo_snd.buffers import StreamRolloutBuffer
 from sb3_snd.ppo_snd.policies import StreamActorCriticPolicy
+from sb3_snd.ppo_snd.policy_kwargs import check_policy_kwargs
 from sb3_snd.rewards.rollout import check_rollout
 from sb3_snd.wrappers import VecIntrinsicReward
 
 MOST_STEPS = 1_000_000  # most steps per environment in a rollout, for which memory is allocated at the beginning
-DEEPEST = 100  # largest number of hidden layers
-#: arguments that the algorithm passes to a policy
-GIVEN = ("observation_space", "action_space", "lr_schedule", "use_sde", "n_streams")
 ARGUMENTS = {
     "learning_rate": scheduled(not_negative(1)),  # enjoy loads models with 0
     "n_steps": whole(1, MOST_STEPS),
@@ -148,9 +141,7 @@ def check_policy(policy: Any, aliases: Iterable[str]) -> None:
     known = isinstance(policy, str) and policy in names
     if not known and not (isinstance(policy, type) and issubclass(policy, BasePolicy)):
         listed = ", ".join(map(repr, names))
-        raise ValueError(
-            f"policy={policy!r} must be {listed} or a subclass of sb3_snd.ppo_snd.policies.StreamActorCriticPolicy."
-        )
+        raise ValueError(f"policy={policy!r} must be {listed} or a subclass of sb3_snd.policies.StreamActorCriticPolicy.")
 
 
 def check_buffer(buffer_class: Any, buffer_kwargs: Any) -> None:
@@ -181,80 +172,53 @@ def check_unwrapped(env: GymEnv | str | None) -> None:
         )
 
 
-def _are_widths(value: Any) -> bool:
-    width = whole(1, WIDEST)
-    return isinstance(value, (list, tuple)) and len(value) <= DEEPEST and all(map(width.holds, value))
-
-
-def _is_net_arch(value: Any) -> bool:
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
-        value = value[0]  # SB3's format before 1.8
-    if isinstance(value, dict):
-        return set(value) <= {"pi", "vf"} and all(map(_are_widths, value.values()))
-    return _are_widths(value)
-
-
-def _is_activation(value: Any) -> bool:
-    try:
-        return isinstance(value, type) and issubclass(value, nn.Module) and value()(th.zeros(1, 4)).shape == (1, 4)
-    except Exception:  # a layer may raise anything
-        return False
-
-
-def _subclass(parent: type) -> Allowed:
-    return Allowed(lambda value: isinstance(value, type) and issubclass(value, parent), f"be a subclass of {parent.__name__}")
-
-
-POLICY_ARGUMENTS = {
-    "net_arch": or_none(
-        Allowed(
-            _is_net_arch,
-            f"be a list of at most {DEEPEST} widths, integers from 1 to {WIDEST}, or a dict of such lists, 'pi' and 'vf'",
-        )
-    ),
-    "activation_fn": Allowed(_is_activation, "be a class of element-wise layers, such as torch.nn.Tanh"),
-    **dict.fromkeys(
-        ("ortho_init", "full_std", "use_expln", "squash_output", "share_features_extractor", "normalize_images"), FLAG
-    ),
-    "log_std_init": number(-10, 10),
-    "features_extractor_class": _subclass(BaseFeaturesExtractor),
-    "optimizer_class": _subclass(th.optim.Optimizer),
-}
-
-
-def check_policy_kwargs(policy_class: type["StreamActorCriticPolicy"], policy_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def check_construction(policy: Any, aliases: Iterable[str], env: Any, given: dict[str, Any], trains_snd: bool) -> GymEnv:
     """
-    Check the arguments of a policy.
+    Check what ``PPOSND`` is constructed with, before anything is created.
 
-    :param policy_class: The policy
-    :param policy_kwargs: Its arguments by name
-    :return: the same arguments, with NumPy scalars converted to Python numbers
-    :raises ValueError: for an argument that the policy does not take, or a value out of its range
+    :param policy: Value of the argument ``policy``
+    :param aliases: Names of policies
+    :param env: Value of the argument ``env``
+    :param given: Arguments of PPO by name
+    :param trains_snd: Whether SND is trained on the rollouts
+    :return: the environment
+    :raises ValueError: if they do not fit each other
     """
-    check_names("policy_kwargs", policy_kwargs, policy_class, GIVEN)
-    plain = checked(policy_kwargs, POLICY_ARGUMENTS)
-    extractor = plain.get("features_extractor_class") or default_of(policy_class, "features_extractor_class")
-    if plain.get("features_extractor_kwargs") is not None:
-        check_names("features_extractor_kwargs", plain["features_extractor_kwargs"], extractor, ("observation_space",))
-    if {"optimizer_class", "optimizer_kwargs"} & set(plain):
-        optimizer = plain.get("optimizer_class") or default_of(policy_class, "optimizer_class")
-        _check_optimizer(optimizer, plain.get("optimizer_kwargs"))
-    return plain
+    check_policy(policy, aliases)
+    check_device(given.get("device", "auto"))
+    env = find_env(env, given.get("verbose", 0))
+    check_sizes(env, given, trains_snd)
+    if given.get("use_sde") and not isinstance(env.action_space, spaces.Box):
+        raise ValueError(f"use_sde=True needs continuous actions (a Box space), not {env.action_space}.")
+    if policy == "MultiInputPolicy" and not isinstance(env.observation_space, spaces.Dict):
+        raise ValueError(f"policy={policy!r} must be 'MlpPolicy' or 'CnnPolicy': {env.observation_space} is not a Dict space.")
+    return env
 
 
-def _check_optimizer(optimizer_class: Any, optimizer_kwargs: dict[str, Any] | None) -> None:
-    """Try the optimiser: one step on a single scalar parameter."""
-    optimizer_kwargs = {} if optimizer_kwargs is None else optimizer_kwargs
-    check_names("optimizer_kwargs", optimizer_kwargs, optimizer_class, ("params", "lr"))
-    parameter: Any = nn.Parameter(th.ones(1))
-    parameter.grad = th.ones(1)
-    try:
-        optimizer_class([parameter], lr=1e-3, **optimizer_kwargs).step()
-        reason = "" if th.isfinite(parameter).all() else "its step gives a non-finite value"
-    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-    if reason:
+def check_model(model: Any) -> None:
+    """
+    Check the attributes of a ``PPOSND``, and convert them to plain numbers. The constructor has checked its
+    arguments, but ``load`` fills the attributes without it.
+
+    :param model: The model, before its nets are created
+    :raises ValueError: if an attribute is out of its range, or if two of them exclude each other
+    """
+    if not issubclass(model.policy_class, StreamActorCriticPolicy):
         raise ValueError(
-            f"optimizer_class={optimizer_class.__name__} with optimizer_kwargs={optimizer_kwargs!r}"
-            f" must be able to take a step: {reason}."
+            f"PPOSND needs a policy with one value per stream, not {model.policy_class.__name__}:"
+            " use 'MlpPolicy', 'CnnPolicy', 'MultiInputPolicy' or a subclass of sb3_snd.policies.StreamActorCriticPolicy."
         )
+    attributes = {name: value for name, value in vars(model).items() if name in ARGUMENTS}
+    for name, value in checked(attributes, ARGUMENTS).items():
+        setattr(model, name, value)
+    model.policy_kwargs = check_policy_kwargs(model.policy_class, model.policy_kwargs)
+    if model.policy_kwargs.get("squash_output") and not model.use_sde:
+        raise ValueError("squash_output=True requires gSDE: set use_sde=True.")
+    check_buffer(model.rollout_buffer_class, model.rollout_buffer_kwargs)
+    if model.cuda_graphs and model.target_kl is not None:
+        raise ValueError(
+            f"target_kl={model.target_kl!r} cannot be used with cuda_graphs=True, which has no early stopping:"
+            " drop one of them."
+        )
+    if model.cuda_graphs and model.rollout_buffer_class not in (None, StreamRolloutBuffer):
+        raise ValueError("cuda_graphs=True supports only StreamRolloutBuffer: omit rollout_buffer_class.")
