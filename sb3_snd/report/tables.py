@@ -187,7 +187,8 @@ def _highest_scores(table: Sequence[Row]) -> list[str]:
 
 
 def _places(table: Sequence[Row]) -> list[str]:
-    cells = [[*_run_cells(row), _pair(row["places"], row["std_places"], 1)] for row in table if row["places"] is not None]
+    counted = [row for row in table if row["places"] is not None]
+    cells = [[*_run_cells(row), _pair(row["places"], row["std_places"], 1)] for row in counted]
     return table_lines(["environment", "algo", "runs", "places"], cells)
 
 

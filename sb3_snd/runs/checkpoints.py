@@ -30,11 +30,14 @@ from sb3_snd.runs.stop_request import StopRequest
 from sb3_snd.wrappers import VecIntrinsicReward
 
 #: attributes of an algorithm that change during a rollout
-CHANGING = ("num_timesteps", "_last_obs", "_last_episode_starts", "_last_original_obs", "ep_info_buffer", "ep_success_buffer")
+CHANGING = (
+    *("num_timesteps", "_last_obs", "_last_episode_starts", "_last_original_obs"),
+    *("ep_info_buffer", "ep_success_buffer"),
+)
 
 
 class RolloutStart(NamedTuple):
-    """Copy of a run's state at the start of a rollout. Networks and optimisers only change after the rollout."""
+    """Copy of a run's state at the start of a rollout, without networks and optimisers, which change later."""
 
     attributes: dict[str, Any]  # attributes of the algorithm in ``CHANGING``
     snd_buffers: dict[str, th.Tensor]  # name -> buffer of the ``SND``
@@ -69,9 +72,10 @@ class RunCheckpoint(BaseCallback):
     :param callbacks: All callbacks of the run; may include this one
     :param identity: Values that identify the run, such as algo key, environment and seed
     :param stop: Request to end the run
-    :param resumed: Content of the checkpoint, from :func:`~sb3_snd.runs.resume.load_run`; later lines of the logs
-        are cut off
-    :raises ValueError: when training begins, if it is not the last callback, or if the run was saved with others
+    :param resumed: Content of the checkpoint, from :func:`~sb3_snd.runs.resume.load_run`; later lines of the
+        logs are cut off
+    :raises ValueError: when training begins, if this is not the last callback, or if the run was saved with
+        other callbacks
     """
 
     def __init__(
@@ -102,13 +106,13 @@ class RunCheckpoint(BaseCallback):
         return [callback for callback in self.callbacks if callback is not self]
 
     def _init_callback(self) -> None:
-        late = [type(callback).__name__ for callback in self._others() if getattr(callback, "model", None) is not self.model]
-        if late:
-            raise ValueError(
-                f"RunCheckpoint must be the last callback, but {late[0]} does not come before it: append it last."
-            )
+        for callback in self._others():
+            if getattr(callback, "model", None) is not self.model:  # it has not been initialised yet
+                name = type(callback).__name__
+                raise ValueError(f"RunCheckpoint must be the last callback, but {name} comes after it: append it last.")
         self._saved_at = self.model.num_timesteps
-        buffers = (buffer for net in (self.model.policy, find_snd(self.model)) if net for buffer in net.named_buffers())
+        nets = [net for net in (self.model.policy, find_snd(self.model)) if net is not None]
+        buffers = [named for net in nets for named in net.named_buffers()]
         self._constants = [name for name, buffer in buffers if buffer.isinf().any()]
         if self._resumed is not None:
             self._restore_callbacks(self._resumed["callbacks"], self._resumed["restart"])
@@ -121,9 +125,10 @@ class RunCheckpoint(BaseCallback):
         :param restart: Whether all episodes restart, because the environments could not be restored
         :raises ValueError: if the run was saved with other callbacks
         """
-        saved_names, names = [name for name, _ in saved], [type(callback).__name__ for callback in self._others()]
-        if saved_names != names:
-            raise ValueError(f"The run was saved with the callbacks {saved_names} but has {names}: use the same callbacks.")
+        before = [name for name, _ in saved]
+        now = [type(callback).__name__ for callback in self._others()]
+        if before != now:
+            raise ValueError(f"The run was saved with the callbacks {before} but has {now}: use the same callbacks.")
         for callback, (_, state) in zip(self._others(), saved, strict=True):
             set_run_state(callback, state)
             if restart and hasattr(callback, "on_new_episodes"):
@@ -163,6 +168,7 @@ class RunCheckpoint(BaseCallback):
     def _copy_state(self) -> RolloutStart:
         assert self.model.env is not None
         snd, normalizer = find_snd(self.model), unwrap_vec_normalize(self.model.env)
+        changing = {name: vars(self.model)[name] for name in CHANGING if name in vars(self.model)}
         sizes = log_sizes(self.folder, self.logger.dir)
         state = {
             "env": get_env_state(self.model.env),
@@ -172,7 +178,7 @@ class RunCheckpoint(BaseCallback):
             "log_sizes": sizes,
         }
         return RolloutStart(
-            attributes=copy.deepcopy({name: vars(self.model)[name] for name in CHANGING if name in vars(self.model)}),
+            attributes=copy.deepcopy(changing),
             snd_buffers={} if snd is None else {name: buffer.clone() for name, buffer in snd.named_buffers()},
             normalizer=None if normalizer is None else pickle.dumps(normalizer),
             state=pickle.dumps(state),
@@ -216,7 +222,7 @@ class RunCheckpoint(BaseCallback):
 
     def save(self) -> Path:
         """
-        Save the state at the start of the rollout.
+        Save the state at the start of the rollout; networks and optimisers have not changed since.
 
         :return: path of the checkpoint
         :raises OSError: if it cannot be written

@@ -68,8 +68,8 @@ def _wrappers(venv: VecEnv) -> Iterator[VecEnvWrapper]:
 
 def _get_base_state(venv: VecEnv) -> tuple[Literal["vec_env", "layers", "envs"], Any]:
     """
-    Return whose state it is, and the state: that of the vector environment itself, those of each environment's
-    layers, or those of the environments.
+    Return whose state it is, and the state: that of the vector environment itself, those of each environment
+    and its wrappers, or those that the environments return.
     """
     if hasattr(venv, "get_state"):
         return "vec_env", venv.get_state()

@@ -84,7 +84,7 @@ def get_run_state(owner: Any) -> dict[str, Any]:
     ``set_run_state(state)``. The state of other classes is what :func:`plain_attributes` finds.
 
     :param owner: A wrapper or callback
-    :return: name -> value, with tensors on the CPU; arrays, and tensors that were already there, are not copied
+    :return: name -> value, with tensors on the CPU; arrays and tensors on the CPU are not copied
     """
     # Asked of the class, because a wrapper would answer with the method of a wrapper below it
     return on_cpu(owner.get_run_state() if hasattr(type(owner), "get_run_state") else plain_attributes(owner))
@@ -117,8 +117,8 @@ def plain_attributes(owner: Any) -> dict[str, Any]:
 
 def set_attributes(owner: Any, state: dict[str, Any]) -> None:
     """
-    Set attributes of an object. Each tensor is moved to the device of the tensor it replaces, or to that of the
-    others if it replaces none.
+    Set attributes of an object. Each tensor is moved to the device of the tensor it replaces, or to that of
+    the others if it replaces none.
 
     :param owner: Any object
     :param state: Attribute name -> value

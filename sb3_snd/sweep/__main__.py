@@ -17,7 +17,13 @@ from sb3_snd.sweep.job import Job, train_command
 from sb3_snd.sweep.scheduler import Resources, Scheduler, check_resources, ray_session
 
 
-def sweep(jobs: Sequence[Job], resources: Resources, save_freq: int, train_args: list[str], address: str | None = None) -> int:
+def sweep(
+    jobs: Sequence[Job],
+    resources: Resources,
+    save_freq: int,
+    train_args: list[str],
+    address: str | None = None,
+) -> int:
     """
     Execute all jobs of a sweep.
 
