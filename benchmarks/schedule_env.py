@@ -10,6 +10,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_snd.common.extras import require_or_exit
 from sb3_snd.envs import make_atari_env, make_procgen_env
 from sb3_snd.ppo_snd.frame_stacks import find_stack
+from sb3_snd.zoo import algo_keys
 
 require_or_exit("yaml", "zoo")
 
@@ -27,8 +28,7 @@ def read_entry(algo: str, env_id: str) -> dict[str, Any]:
     :param env_id: Gymnasium id
     :return: the entry
     """
-    path = Path(__file__).parent.parent / "hyperparams" / f"{algo}.yml"
-    entries = yaml.safe_load(path.read_text())
+    entries = yaml.safe_load(algo_keys.config_path(algo).read_text())
     entry = entries.get(env_id)
     if entry is None or not ("AtariWrapper" in entry.get("env_wrapper", "") or env_id.startswith("procgen-")):
         native = ", ".join(name for name in entries if "NoFrameskip" in name or name.startswith("procgen-"))

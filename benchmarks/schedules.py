@@ -21,8 +21,9 @@ from sb3_snd.common.memory import keep_freed_memory
 from sb3_snd.common.precision import resolve_precision
 from sb3_snd.ppo_snd.policies import SNDTrunk
 from sb3_snd.runs.monitor import StreamMonitor
+from sb3_snd.zoo import algo_keys
 
-ALGO_KEYS = ("ppo_rnd", "ppo_snd_v", "ppo_snd_v_original", "ppo_snd_std", "ppo_snd_vic", "ppo_snd")
+ALGO_KEYS = tuple(key for key in algo_keys.ALGO_KEYS if key != "ppo_baseline")  # models with a bonus
 
 
 class PackageSchedule(Schedule):

@@ -276,7 +276,7 @@ BAD = {
     "--algos nothing": "nothing is not an algo key whose runs can be resumed: choose from",
     "--algos dqn": "dqn is not an algo key whose runs can be resumed",
     "--envs Nowhere-v0": "Nowhere-v0 is not registered in Gymnasium",
-    "--envs Acrobot-v1": "No hyperparameters for Acrobot-v1 in ppo_snd.yml",
+    "--envs Acrobot-v1": "No hyperparameters for Acrobot-v1 in ppo_snd_vic.yml",
     "--seeds 0": "--seeds 0: the number of seeds must be >= 1",
     "-n 0": "-n 0: the number of steps must be >= 1",
     "--save-freq 0": "--save-freq 0 must be >= 1",

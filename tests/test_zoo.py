@@ -16,6 +16,7 @@ import pytest
 import rl_zoo3
 import torch as th
 import yaml
+from rl_zoo3.exp_manager import ExperimentManager
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.vec_env import VecMonitor, is_vecenv_wrapped
 
@@ -23,9 +24,10 @@ from sb3_snd import PPOSND, envs
 from sb3_snd.analyze.__main__ import analyze
 from sb3_snd.envs import AtariVecEnv, ProcgenEnv, ProcgenVecEnv, VecPositiveReward, VecSignReward
 from sb3_snd.ppo_snd.policies import CnnPolicy
+from sb3_snd.zoo.algo_keys import config_path
 from sb3_snd.zoo.command_line import Options
 from sb3_snd.zoo.enjoy import enjoy
-from sb3_snd.zoo.hyperparams import hyperparams_folder, register
+from sb3_snd.zoo.hyperparams import register
 from sb3_snd.zoo.manager import SNDExperimentManager
 from sb3_snd.zoo.train import read_options, train
 
@@ -46,6 +48,7 @@ ETA = {
 }
 TARGET_OF = {"ppo": None, "ppo_baseline": None, "ppo_rnd": "rnd", "ppo_snd_v": "v", "ppo_snd_std": "std"}
 TARGET_OF |= {"ppo_snd_vic": "vic", "ppo_snd": "vic"}
+FILE_OF = {"ppo_snd": "ppo_snd_vic"}  # of the other keys, a file has the name
 BASELINES = {"ppo": PPO, "ppo_baseline": PPOSND}
 ZOO_KEYS = {"normalize", "n_envs", "n_timesteps", "env_wrapper", "env_kwargs", "frame_stack", "policy"}
 
@@ -56,7 +59,7 @@ def registered():
 
 
 def entries(key):
-    return yaml.safe_load((hyperparams_folder() / f"{key}.yml").read_text())
+    return yaml.safe_load(config_path(key).read_text())
 
 
 def build(key, env_id, folder, overrides=None, **kwargs):
@@ -74,7 +77,16 @@ def build(key, env_id, folder, overrides=None, **kwargs):
 def test_every_file_has_the_ten_environments_and_the_small_ones():
     for key in TARGET_OF:
         assert set(entries(key)) == {"atari", *ATARI, *PROCGEN, *SMALL_TASKS}, key
-    assert entries("ppo_snd") == entries("ppo_snd_vic")
+
+
+@pytest.mark.parametrize("key", [*TARGET_OF, "ppo_snd_v_original"])
+def test_the_zoo_alone_reads_every_file(key, tmp_path):
+    """``python -m rl_zoo3.train --conf-file hyperparams/KEY.yml``, which knows nothing but the file."""
+    config = Path(__file__).parent.parent / "hyperparams" / f"{FILE_OF.get(key, key)}.yml"
+    wanted = entries(key)
+    for env_id in {*wanted, "PongNoFrameskip-v4"} - {"atari"}:
+        manager = ExperimentManager(argparse.Namespace(), "ppo", env_id, str(tmp_path), config=str(config))
+        assert manager.read_hyperparameters()[0] == wanted.get(env_id, wanted["atari"])
 
 
 def test_published_settings_of_snd_v_are_an_entry_of_their_own():
@@ -138,7 +150,7 @@ def test_small_tasks_are_the_same_for_every_model(key, env_id, tmp_path):
     assert {name: value for name, value in entry.items() if name not in bonus} == baseline
     assert TARGET_OF[key] is not None or not bonus & set(entry) - {"snd"}
     model, manager = build(key, env_id, tmp_path)
-    assert manager.config.endswith(f"{key}.yml") and "rl_zoo3" not in manager.config
+    assert Path(manager.config).name == f"{FILE_OF.get(key, key)}.yml" and "rl_zoo3" not in manager.config
     assert (model.gamma, model.normalize_advantage) == (0.99, True)
     if TARGET_OF[key] is not None:
         assert model.snd.target_name == TARGET_OF[key] and model.snd.scale.return_stats is not None
@@ -650,7 +662,7 @@ def test_missing_extra_is_named(package, extra, env_id, tmp_path, monkeypatch):
         (("--env", PROCGEN[2], "--env-kwargs", "num_levels:10"), "num_levels=10 is not supported with distribution_mode="),
         (("--env", PROCGEN[2], "--env-kwargs", "nonsense:1"), "Procgen has no option 'nonsense': choose from center_agent"),
         (("--env", PROCGEN[2], "--env-kwargs", "nonsense:1", "--vec-env", "dummy"), "Procgen has no option 'nonsense'"),
-        (("--env", "CartPole-v1"), "No hyperparameters for CartPole-v1 in ppo_snd.yml"),
+        (("--env", "CartPole-v1"), "No hyperparameters for CartPole-v1 in ppo_snd_vic.yml"),
         (("--env", ATARI[0], "-params", "snd:'nope'", "n_envs:4"), "Unknown target 'nope': choose one of"),
         (("--env", ATARI[0], "-params", "snd_kwargs:dict(eta=-1)", "n_envs:4"), "eta=-1 must be"),
         (("--env", ATARI[0], "-params", "nope:1", "n_envs:4"), "Unknown hyperparameter 'nope': ppo_snd takes "),

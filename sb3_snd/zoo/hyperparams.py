@@ -1,12 +1,11 @@
-"""Algo keys of this package in the tables of the RL Zoo, its YAML files, and what their entries mean.
+"""Entries of YAML files: which file has them, and what they mean; and the algo keys in the tables of the RL Zoo.
 
-Knows rl_zoo3's tables and the folder ``hyperparams/``. Must not know any manager or command line.
+Knows rl_zoo3's tables and the notation of entries. Must not know any manager or command line.
 """
 
 import functools
 import inspect
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from stable_baselines3 import PPO
@@ -26,9 +25,9 @@ import yaml
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 
+from sb3_snd.zoo.algo_keys import ALGO_KEYS, config_path
 from sb3_snd.zoo.search import convert_ppo_snd_params, sample_ppo_snd_params
 
-ALGO_KEYS = ("ppo_baseline", "ppo_rnd", "ppo_snd_v", "ppo_snd_v_original", "ppo_snd_std", "ppo_snd_vic", "ppo_snd")
 #: ``env_wrapper`` of a YAML entry (or, without one, the id's entry point) -> function that makes the native vector environment
 NATIVE: dict[str, Callable[..., VecEnv]] = {ATARI_WRAPPER: make_atari_env, ENTRY_POINT: make_procgen_env}
 
@@ -41,16 +40,6 @@ def register() -> None:
         HYPERPARAMS_CONVERTER[key] = convert_ppo_snd_params
 
 
-def hyperparams_folder() -> Path:
-    """
-    Find the folder of this package's YAML files, in a wheel or in a checkout.
-
-    :return: path of the folder
-    """
-    package = Path(__file__).parent.parent
-    return next(folder for folder in (package / "hyperparams", package.parent / "hyperparams") if folder.is_dir())
-
-
 def find_config(algo: str, env_id: str) -> str | None:
     """
     Find the YAML file with the hyperparameters for an environment.
@@ -60,7 +49,7 @@ def find_config(algo: str, env_id: str) -> str | None:
     :return: this package's YAML file if it has an entry for the environment; None to use the Zoo's own file
     :raises ValueError: if the file of one of this package's algo keys has no entry for the environment
     """
-    path = hyperparams_folder() / f"{algo}.yml"
+    path = config_path(algo)
     if not path.is_file():
         return None
     entries = yaml.safe_load(path.read_text())

@@ -34,8 +34,9 @@ from sb3_snd.runs.checkpoints import RunCheckpoint
 from sb3_snd.runs.log_files import atomic_write
 from sb3_snd.runs.monitor import StreamMonitor
 from sb3_snd.zoo import search
+from sb3_snd.zoo.algo_keys import hyperparams_folder
 from sb3_snd.zoo.command_line import Options
-from sb3_snd.zoo.hyperparams import check_names, find_config, find_native_env, hyperparams_folder
+from sb3_snd.zoo.hyperparams import check_names, find_config, find_native_env
 from sb3_snd.zoo.messages import FullRunTime, print_results
 from sb3_snd.zoo.resume import check_unchanged, choose_checkpoint, describe_fault, find_run, load_checkpoint
 
