@@ -117,6 +117,28 @@ def test_episodes_of_emulators_begin_anew_and_the_log_says_so(tmp_path, monkeypa
     assert PPOSND.load(run / "MontezumaRevengeNoFrameskip-v4.zip", device="cpu").num_timesteps == 96
 
 
+def test_a_run_without_a_checkpoint_keeps_its_logs_until_it_restarts(tmp_path, monkeypatch):
+    """Bad input deletes nothing; the restarted run has event files of its own only."""
+
+    def events():
+        return [path.name for path in tmp_path.rglob("events.out.tfevents.*")]
+
+    options = zoo_run(tmp_path, "--resume")
+    options[options.index("--save-freq") + 1] = "-1"
+    options[options.index("512")] = "64"
+    monkeypatch.setattr(sys, "argv", ["train.py", *options])
+    train()
+    before = events()
+    assert len(before) == 1
+    monkeypatch.setattr(sys, "argv", ["train.py", *options, "gamma:7"])
+    with pytest.raises(SystemExit, match="gamma=7 must lie in"):
+        train()
+    assert events() == before
+    monkeypatch.setattr(sys, "argv", ["train.py", *options])
+    train()
+    assert len(events()) == 1 and events() != before
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

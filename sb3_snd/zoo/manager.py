@@ -29,16 +29,16 @@ from sb3_snd.envs.ordinary import with_defaults
 from sb3_snd.envs.procgen import ENTRY_POINT
 from sb3_snd.ppo_snd.ppo_snd import PPOSND
 from sb3_snd.ppo_snd.validation import check_discount
-from sb3_snd.runs.checkpoint_files import find_normalizer, save_atomically
+from sb3_snd.runs.checkpoint_files import find_checkpoint, find_normalizer, save_atomically
 from sb3_snd.runs.checkpoints import RunCheckpoint
-from sb3_snd.runs.log_files import atomic_write
+from sb3_snd.runs.log_files import atomic_write, delete_event_files
 from sb3_snd.runs.monitor import StreamMonitor
 from sb3_snd.zoo import search
 from sb3_snd.zoo.algo_keys import hyperparams_folder
 from sb3_snd.zoo.command_line import Options
 from sb3_snd.zoo.hyperparams import check_names, find_config, find_native_env
 from sb3_snd.zoo.messages import FullRunTime, print_results
-from sb3_snd.zoo.resume import check_unchanged, choose_checkpoint, describe_fault, find_run, load_checkpoint
+from sb3_snd.zoo.resume import check_unchanged, describe_fault, find_run, load_checkpoint
 
 
 class SNDExperimentManager(ExperimentManager):
@@ -50,7 +50,6 @@ class SNDExperimentManager(ExperimentManager):
     - Only :class:`~sb3_snd.runs.monitor.StreamMonitor` writes a monitor file, and a learning curve is drawn.
     - Runs of on-policy algorithms can be resumed after any interruption.
     - The search keeps the entry's nested ``snd_kwargs`` and ``policy_kwargs``, and trial 0 can be selected.
-    - Nothing is written before the model exists.
 
     :param args: Arguments of ``rl_zoo3.train``
     :param algo: Algo key
@@ -76,8 +75,7 @@ class SNDExperimentManager(ExperimentManager):
             self._find_run()
         if self.tensorboard_log is None and not self.optimize_hyperparameters:
             self.tensorboard_log = self.save_path
-        if self.entry_point(env_id) == ENTRY_POINT:
-            # As in the Zoo for Atari: a half-trained agent's most probable actions may loop forever
+        if self.entry_point(env_id) == ENTRY_POINT:  # as for Atari: a half-trained agent's best actions may loop forever
             self.deterministic_eval = False
         self.full_timesteps = 0
         self._checkpoint_freq = 0
@@ -94,11 +92,9 @@ class SNDExperimentManager(ExperimentManager):
             raise ValueError("--log-interval 0: give the number of rollouts between two logs, or -2 to log nothing.")
         if self.trial_id is not None and not (self.storage and self.study_name):
             raise ValueError(f"--trial-id {self.trial_id} requires --storage and --study-name, which identify the study.")
-        if not self.options.resume:
-            return
-        if self.continue_training or self.optimize_hyperparameters:
+        if self.options.resume and (self.continue_training or self.optimize_hyperparameters):
             raise ValueError("--resume cannot be combined with -i or -optimize: remove one of them.")
-        if not self._is_on_policy:
+        if self.options.resume and not self._is_on_policy:
             raise ValueError(f"--resume is for on-policy algorithms, but {self.algo} uses a replay buffer: remove --resume.")
 
     @property
@@ -122,7 +118,8 @@ class SNDExperimentManager(ExperimentManager):
         folder, self.seed = found
         self.args.seed = self.seed
         self.save_path, self.params_path = str(folder), str(folder / self.env_name)
-        self._checkpoint = choose_checkpoint(folder, self._identity)
+        self._checkpoint, refused = find_checkpoint(folder, self._identity)
+        print(*refused, f"--resume: {self._checkpoint or f'no checkpoint in {folder}, so the run restarts'}", sep="\n")
         self.continue_training = self._checkpoint is not None
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -186,10 +183,12 @@ class SNDExperimentManager(ExperimentManager):
         return experiment
 
     def create_log_folder(self) -> None:
-        """Do nothing: :meth:`_save_config` creates the folder, so that nothing is written before the model exists."""
+        """Do nothing: :meth:`_save_config` creates the folder, so that bad input neither writes nor deletes anything."""
 
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
         super().create_log_folder()
+        if self.options.resume and self._checkpoint is None:
+            delete_event_files(Path(self.save_path))  # of a run that restarts
         super()._save_config(saved_hyperparams)
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
@@ -248,8 +247,7 @@ class SNDExperimentManager(ExperimentManager):
             if isinstance(callback, CheckpointCallback):
                 callback.save_vecnormalize = True
         if not self.optimize_hyperparameters:
-            append = self._checkpoint is not None
-            self.callbacks.append(StreamMonitor(self.save_path, self.env_name.gym_id, append))
+            self.callbacks.append(StreamMonitor(self.save_path, self.env_name.gym_id, self._checkpoint is not None))
             self.callbacks.append(FullRunTime(self.full_timesteps))
 
     def learn(self, model: BaseAlgorithm) -> None:

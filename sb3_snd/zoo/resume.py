@@ -14,7 +14,6 @@ from sb3_snd.common.check_nan import NonFiniteError
 from sb3_snd.runs.checkpoint_files import find_checkpoint
 from sb3_snd.runs.checkpoints import RunCheckpoint
 from sb3_snd.runs.fault_messages import describe, needed_memory
-from sb3_snd.runs.log_files import delete_event_files
 from sb3_snd.runs.resume import load_run
 from sb3_snd.zoo.search import evaluated
 
@@ -34,22 +33,6 @@ def find_run(log_path: Path, env_name: str, seed: int | None) -> tuple[Path, int
         if seed in (None, found):
             return path.parent.parent, found
     return None
-
-
-def choose_checkpoint(folder: Path, identity: dict[str, Any]) -> Path | None:
-    """
-    Choose the checkpoint to resume a run from and print it. Without one, the event files of the run are
-    deleted, as the run restarts.
-
-    :param folder: Folder of the run
-    :param identity: Values that identify the run
-    :return: path of the newest usable checkpoint; None if there is none
-    """
-    checkpoint, refused = find_checkpoint(folder, identity)
-    print(*refused, f"--resume: {checkpoint or f'no checkpoint in {folder}, so the run restarts'}", sep="\n")
-    if checkpoint is None:
-        delete_event_files(folder)
-    return checkpoint
 
 
 def check_unchanged(before: Path, now: dict[str, Any]) -> None:
