@@ -17,7 +17,7 @@ extras = {
     ],
     "minigrid": ["minigrid>=3"],
     "sweep": ["ray>=2.40", "rich"],
-    "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.15", "mypy>=1.11", "types-PyYAML"],
+    "test": ["pytest>=8", "hypothesis>=6", "ruff>=0.15", "mypy>=1.11", "types-PyYAML", "codespell>=2.4"],
 }
 apart = ("sweep", "test")  # not in "all", as Ray is large
 extras["all"] = sorted({requirement for name, wanted in extras.items() if name not in apart for requirement in wanted})

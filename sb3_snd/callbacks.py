@@ -225,7 +225,7 @@ class EtaProposal(BaseCallback):
         self._wrapper = unwrap_vec_wrapper(self.model.env, VecIntrinsicReward)
         if self._wrapper is None:
             raise ValueError("EtaProposal found no intrinsic reward: use PPOSND, or VecIntrinsicReward with SNDCallback.")
-        self._n_before = self._wrapper.statistics.n_rollouts
+        self._n_before = self._wrapper.scorer.statistics.n_rollouts
 
     def get_run_state(self) -> dict[str, Any]:
         """
@@ -245,9 +245,9 @@ class EtaProposal(BaseCallback):
 
     def _on_step(self) -> bool:
         assert self._wrapper is not None
-        if self._wrapper.statistics.n_rollouts - self._n_before < self.n_rollouts:
+        if self._wrapper.scorer.statistics.n_rollouts - self._n_before < self.n_rollouts:
             return True
-        proposed = self._wrapper.statistics.proposed_eta
+        proposed = self._wrapper.scorer.statistics.proposed_eta
         if proposed is None:
             print("EtaProposal: novelty is 0, so no eta gives an intrinsic reward: choose another target.")
         else:

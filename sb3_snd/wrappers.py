@@ -23,8 +23,8 @@ from sb3_snd.common.validation import WEIGHT, checked, scheduled
 from sb3_snd.rewards.base import IntrinsicReward
 from sb3_snd.rewards.make import check_snd_kwargs, make_reward
 from sb3_snd.rewards.recorder import RolloutRecorder
-from sb3_snd.rewards.rollout import Rollout, Step
-from sb3_snd.rewards.statistics import BonusStatistics
+from sb3_snd.rewards.rollout import Rollout
+from sb3_snd.rewards.scorer import Scorer
 from sb3_snd.targets import Target
 
 ARGUMENTS = {"ext_coef": scheduled(WEIGHT), "int_coef": scheduled(WEIGHT)}
@@ -73,20 +73,15 @@ class VecIntrinsicReward(VecEnvWrapper):
             raise ValueError("The environment already has an intrinsic reward: wrap it in VecIntrinsicReward only once.")
         super().__init__(venv)
         self.snd = make_reward(snd, venv.observation_space, device, {"precision": "auto", **snd_kwargs})
-        self.snd.scale.start()
         self.coef_schedules = FloatSchedule(plain["ext_coef"]), FloatSchedule(plain["int_coef"])
         self.set_progress(1.0)
         self._training = False
         self._learn_call: FrameType | None = None
-        self.statistics = BonusStatistics(self.snd.scale)
+        self.scorer = Scorer(self.snd, venv.num_envs)
         #: s_t, ``(n_envs, *obs_shape)``, or a dict of these
         self.last_obs: Any = None
         #: true successor of each state in which an episode ended with the last step, by environment
         self.terminal_observations: dict[int, Any] = {}
-        self._step: Step | None = None  # the step that is under way
-        self._intrinsic: th.Tensor | None = None
-        #: ``n_starts`` of the reward when its memory began to follow these environments; None if it does not
-        self._starts: int | None = None
         self._recorder: RolloutRecorder | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -107,12 +102,7 @@ class VecIntrinsicReward(VecEnvWrapper):
         """
         # Left out: the nets, which are saved with the model; the weights of the rewards and what is recorded, which
         # the next rollout sets anew; and the training mode, which is up to the next call of learn
-        return {
-            "last_obs": self.last_obs,
-            "statistics": self.statistics.get_run_state(),
-            "reward": self.snd.get_run_state(),
-            "follows": self._starts == self.snd.n_starts,
-        }
+        return {"last_obs": self.last_obs, "scorer": self.scorer.get_run_state()}
 
     def set_run_state(self, state: dict[str, Any]) -> None:
         """
@@ -121,9 +111,7 @@ class VecIntrinsicReward(VecEnvWrapper):
         :param state: Attribute name -> value; its tensors may be on any device
         """
         self.last_obs = state["last_obs"]
-        self.statistics.set_run_state(state["statistics"], self.snd.device)
-        self.snd.set_run_state(state["reward"])
-        self._starts = self.snd.n_starts if state["follows"] else None
+        self.scorer.set_run_state(state["scorer"])
 
     @property
     def training(self) -> bool:
@@ -150,6 +138,7 @@ class VecIntrinsicReward(VecEnvWrapper):
                 " or set_env() with force_reset=True."
             )
         self._training, self._learn_call = True, call
+        self._recorder = None  # another algorithm may have used it
 
     def set_progress(self, progress_remaining: float) -> None:
         """
@@ -164,7 +153,7 @@ class VecIntrinsicReward(VecEnvWrapper):
 
     def reset(self) -> VecEnvObs:
         self.last_obs = self.venv.reset()
-        self._starts = None
+        self.scorer.lose_track()
         return self.last_obs
 
     def set_device_obs(self, obs: Any) -> None:
@@ -185,65 +174,39 @@ class VecIntrinsicReward(VecEnvWrapper):
                 " evaluate on another environment."
             )
         self.venv.step_async(actions)  # first, so that environments and nets work at the same time
-        self._step, self._intrinsic = None, None  # after an interrupt they may still be those of the step before
         if not training:
-            self._starts = None
+            self.scorer.lose_track()
             return
-        frames = self.snd.select(self.last_obs)
-        if self._starts != self.snd.n_starts:
-            self._start_memory(frames)
-        self.snd.observe(frames)
-        self._step = Step(frames)
-        if self.snd.reads == "state":
-            self._score(self._step)
-        else:
-            self._step = Step(frames, th.as_tensor(np.array(actions), device=frames.device))
+        frames = self.scorer.start(self.last_obs, actions)
         if self._recorder is not None:
             self._recorder.add(frames, actions)
-
-    def _start_memory(self, frames: th.Tensor) -> None:
-        """Let the reward begin an episode of each environment, as it has not seen what came before."""
-        self.snd.start(self.num_envs)
-        self._starts = self.snd.n_starts
-        if self.snd.reads == "transition":
-            self.snd.begin(frames, th.ones(self.num_envs, dtype=th.bool, device=frames.device))
-
-    def _score(self, step: Step) -> None:
-        """
-        Compute the intrinsic reward of a step.
-
-        :param step: The step, as far as the reward reads it
-        """
-        bonus = self.snd.bonus(step)
-        self.snd.scale.update(bonus)
-        normalized = self.snd.scale.normalize(bonus)
-        self._intrinsic = self.snd.scale.clip(normalized)
-        self.statistics.add(bonus, normalized, self._intrinsic)
 
     def step_wait(self) -> VecEnvStepReturn:
         last_obs = self.last_obs
         self.last_obs, extrinsic, dones, infos = self.venv.step_wait()
         intrinsic = np.zeros(self.num_envs, dtype=np.float32)
-        training = self._step is not None
-        if self._step is not None:
+        training = self.scorer.is_scoring
+        if training:
             self.terminal_observations = self._true_successors(last_obs, dones, infos)
-            if self.snd.reads == "transition":
-                self._score_transition(self._step, dones)
-            if self._recorder is not None:
-                terminal_frames = {idx: self._select_one(obs) for idx, obs in self.terminal_observations.items()}
-                self._recorder.add_ends(terminal_frames)
-            assert self._intrinsic is not None
-            intrinsic, self._intrinsic = self._intrinsic.cpu().numpy(), None
-            assert intrinsic.shape == (self.num_envs,), intrinsic.shape
+            intrinsic = self._finish_step(dones)
         both = zip(infos, extrinsic.tolist(), intrinsic.tolist(), strict=True)  # infos may repeat the same dict
         infos = [{**info, EXTRINSIC_REWARD_KEY: ext, INTRINSIC_REWARD_KEY: int_} for info, ext, int_ in both]
         if not training:
             return self.last_obs, extrinsic, dones, infos
-        self._step = None
-        self.statistics.add_extrinsic(extrinsic)
+        self.scorer.statistics.add_extrinsic(extrinsic)
         streams = np.stack([extrinsic, intrinsic], axis=1, dtype=np.float32)  # (n_envs, 2)
         check_rewards(streams, ("extrinsic", "intrinsic"))
         return self.last_obs, self._combine(streams), dones, infos
+
+    def _finish_step(self, dones: np.ndarray) -> np.ndarray:
+        terminal_frames = {}
+        if self._recorder is not None or self.snd.reads == "transition":
+            for idx, obs in self.terminal_observations.items():
+                terminal_frames[idx] = self.snd.select(map_obs(lambda entry: np.array(entry)[None], obs))[0]
+        intrinsic = self.scorer.finish(self.last_obs, dones, terminal_frames)
+        if self._recorder is not None:
+            self._recorder.add_ends(terminal_frames)
+        return intrinsic.cpu().numpy()
 
     def _combine(self, streams: np.ndarray) -> np.ndarray:
         """
@@ -273,35 +236,6 @@ class VecIntrinsicReward(VecEnvWrapper):
             successors[idx] = terminal_obs
         return successors
 
-    def _score_transition(self, step: Step, dones: np.ndarray) -> None:
-        """
-        Compute the intrinsic reward of a transition, and let the reward remember it.
-
-        :param step: States and actions
-        :param dones: Whether the episode ended, ``(n_envs,)``
-        """
-        frames = self.snd.select(self.last_obs)
-        ends = th.as_tensor(dones, dtype=th.bool, device=frames.device)
-        successors = frames
-        if self.terminal_observations:
-            successors = frames.clone()
-            for idx, terminal_obs in self.terminal_observations.items():
-                successors[idx] = self._select_one(terminal_obs)
-        step = step._replace(successors=successors, ends=ends)
-        self._score(step)
-        self.snd.remember(step)
-        if self.terminal_observations:
-            self.snd.begin(frames, ends)
-
-    def _select_one(self, obs: Any) -> th.Tensor:
-        """
-        Extract the newest frame of one observation.
-
-        :param obs: ``(*obs_shape)``, or a dict of these
-        :return: ``(*frame_shape)``
-        """
-        return self.snd.select(map_obs(lambda entry: np.array(entry)[None], obs))[0]
-
     def start_recording(self, n_steps: int) -> None:
         """
         Record the next steps, so that the nets are trained on exactly the frames they scored, whatever outer
@@ -328,7 +262,7 @@ class VecIntrinsicReward(VecEnvWrapper):
 
         :return: see :meth:`BonusStatistics.pop <sb3_snd.rewards.statistics.BonusStatistics.pop>`
         """
-        return self.statistics.pop()
+        return self.scorer.statistics.pop()
 
 
 class VecRewardStreams(VecIntrinsicReward):

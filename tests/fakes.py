@@ -40,6 +40,26 @@ class CountingEnv(gym.Env):
         return self._obs(), 10.0 * self.number, done and not self.truncated, done and self.truncated, {}
 
 
+class AnyEnv(gym.Env):
+    """Observations and actions of any space; episodes of four steps."""
+
+    def __init__(self, observation_space=None, action_space=None):
+        self.observation_space = observation_space or spaces.Box(-1, 1, (3,))
+        self.action_space = action_space or spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if seed is not None:
+            self.observation_space.seed(seed)
+        self.left = 4
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        self.left -= 1
+        return self.observation_space.sample(), 1.0, self.left == 0, False, {}
+
+
 class ActingEnv(gym.Env):
     """
     The observation is ``(number, step, first number of the last action)``. Episodes of ``number + 2`` steps; those of odd

@@ -542,3 +542,11 @@ def test_monitor_sees_combined_rewards_apart(tmp_path):
     np.testing.assert_allclose([float(row["r_ext"]) for row in rows], [0, 50])
     np.testing.assert_allclose([float(row["r_int"]) for row in rows], [0.05, 0.1])
     assert isinstance(env.snd, SND)
+
+
+def test_one_environment_serves_one_algorithm_after_the_other():
+    """PPO's recording has ended, and DQN's steps are not recorded."""
+    env = VecIntrinsicReward(counting(), "vic", dict(batch_size=8), device="cpu")
+    PPO("MlpPolicy", env, n_steps=4, batch_size=8, device="cpu").learn(8, callback=SNDCallback())
+    DQN("MlpPolicy", env, buffer_size=64, learning_starts=99, device="cpu").learn(24, callback=SNDCallback())
+    PPO("MlpPolicy", env, n_steps=8, batch_size=8, device="cpu").learn(16, callback=SNDCallback())

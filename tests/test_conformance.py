@@ -5,11 +5,10 @@ import io
 import pathlib
 
 import cloudpickle
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from fakes import CountingEnv
+from fakes import AnyEnv, CountingEnv
 from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import (
@@ -31,26 +30,6 @@ from sb3_snd import PPOSND, SND, SNDCallback, VecIntrinsicReward
 SIZES = dict(n_steps=8, batch_size=8, n_epochs=1, device="cpu", seed=0)
 SMALL = dict(features_dim=8, batch_size=8)
 N_ROLLOUT = 16  # 8 steps of 2 environments
-
-
-class AnyEnv(gym.Env):
-    """Observations and actions of any space; episodes of four steps."""
-
-    def __init__(self, observation_space=None, action_space=None):
-        self.observation_space = observation_space or spaces.Box(-1, 1, (3,))
-        self.action_space = action_space or spaces.Discrete(2)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        if seed is not None:
-            self.observation_space.seed(seed)
-        self.left = 4
-        return self.observation_space.sample(), {}
-
-    def step(self, action):
-        assert self.action_space.contains(action), action
-        self.left -= 1
-        return self.observation_space.sample(), 1.0, self.left == 0, False, {}
 
 
 def counting(n_envs=2, **kwargs):

@@ -155,9 +155,11 @@ def test_the_bonus_of_a_gpu_goes_on_without_one():
     env = VecIntrinsicReward(DummyVecEnv([CountingEnv]), "rnd", snd_kwargs={"norm_reward": True}, device="cpu")
     env.reset()
     env.snd.scale.returns, env.last_obs = gpu(2.5), gpu(1.0, 2.0)
-    env.statistics._sums, env.statistics._largest = {"novelty_mean": gpu(0.5)}, gpu(0.7)
+    env.scorer.statistics._sums, env.scorer.statistics._largest = {"novelty_mean": gpu(0.5)}, gpu(0.7)
     other = VecIntrinsicReward(DummyVecEnv([CountingEnv]), "rnd", snd_kwargs={"norm_reward": True}, device="cpu")
     other.reset()
     assert set_env_state(other, get_env_state(env)) == ""
     assert other.snd.scale.returns.item() == 2.5 and other.last_obs.tolist() == [1.0, 2.0]
-    assert other.statistics._sums["novelty_mean"].item() == 0.5 and other.statistics._largest.item() == np.float32(0.7)
+    assert other.scorer.statistics._sums[
+        "novelty_mean"
+    ].item() == 0.5 and other.scorer.statistics._largest.item() == np.float32(0.7)

@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from fakes import CountingEnv, FakeSND
+from fakes import AnyEnv, CountingEnv, FakeSND
 from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
@@ -551,3 +551,27 @@ def test_seconds_of_each_phase_are_logged(tmp_path):
     assert len(rows) == 3 and rows[0]["time/ppo_s"] == ""  # written before the first update
     assert all(float(row[name]) > 0 for row in rows[1:] for name in names)
     assert sum(float(row[name] or 0) for row in rows for name in names) < wall
+
+
+NAN_CASES = [(spaces.Box(-1, 1, (2,)), True)]
+NAN_CASES += [(space, False) for space in (spaces.Box(-1, 1, (2,)), spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(2))]
+NAN_CASES += [(spaces.Discrete(3), False)]
+
+
+@pytest.mark.parametrize("where", ["weights", "observation"])
+@pytest.mark.parametrize(("action_space", "use_sde"), NAN_CASES)
+def test_acting_on_nan_ends_as_with_ppo(action_space, use_sde, where):
+    """PyTorch's distributions say so for PPO at each call. Here they are asked only if something is not finite."""
+    env = AnyEnv(spaces.Box(-np.inf, np.inf, (3,)), action_space)
+    messages = []
+    for algorithm in (PPO, PPOSND):
+        model = algorithm("MlpPolicy", env, use_sde=use_sde, n_steps=8, batch_size=8, device="cpu", seed=0)
+        obs = th.zeros(1, 3)
+        if where == "weights":
+            model.policy.action_net.weight.data.fill_(float("nan"))
+        else:
+            obs[0, 1] = float("nan")
+        with pytest.raises(ValueError, match="nan") as error, th.no_grad():
+            model.policy(obs) if algorithm is PPO else model._actor.act(obs)
+        messages.append(str(error.value))
+    assert messages[0] == messages[1]

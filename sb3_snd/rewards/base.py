@@ -5,7 +5,6 @@ Knows frames, actions and the ends of episodes, but no environment, info, buffer
 
 import itertools
 import pathlib
-import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
@@ -15,40 +14,17 @@ from gymnasium import spaces
 from stable_baselines3.common.utils import get_device
 from torch import nn
 
-from sb3_snd.common.precision import PRECISION, resolve_precision, set_precision
+from sb3_snd.common.precision import resolve_precision, set_precision
 from sb3_snd.common.preprocessing import FrameReader
 from sb3_snd.common.running_stats import RunningMeanStd
 from sb3_snd.common.type_aliases import Transitions
-from sb3_snd.common.validation import (
-    FLAG,
-    LARGEST,
-    MOST_EPOCHS,
-    checked,
-    not_negative,
-    or_none,
-    positive,
-    scheduled,
-    whole,
-)
+from sb3_snd.common.validation import checked
 from sb3_snd.rewards.rollout import Step
 from sb3_snd.rewards.scale import RewardScale
+from sb3_snd.rewards.settings import ARGUMENTS, DEFAULTS, load_reward, save_reward
 from sb3_snd.rewards.training import RewardTrainer
 
 VECTOR_CLIP = 5.0  # normalised vector observations are clamped to this many standard deviations
-ARGUMENTS = {
-    "eta": scheduled(not_negative(LARGEST)),
-    "learning_rate": scheduled(positive(1)),
-    "batch_size": or_none(whole(2)),  # the variance of a single sample is undefined
-    "n_epochs": whole(1, MOST_EPOCHS),
-    "norm_reward": FLAG,
-    "precision": PRECISION,
-}
-#: errors that may occur if a file does not hold the tensors that :meth:`IntrinsicReward.save` writes
-UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, AttributeError, ValueError)
-#: defaults of the settings, except eta, whose default depends on the reward
-DEFAULTS = {"learning_rate": 1e-4, "batch_size": None, "n_epochs": 1, "norm_reward": False, "precision": "float32"}
-#: settings that are saved in a file; precision is not, since it depends on the machine
-SAVED_SETTINGS = ("eta", "learning_rate", "batch_size", "n_epochs", "norm_reward")
 
 
 class IntrinsicReward(nn.Module, ABC):
@@ -114,10 +90,10 @@ class IntrinsicReward(nn.Module, ABC):
         if any(parameter.requires_grad for parameter in self.parameters()):
             self.trainer = RewardTrainer(self)
         self.set_precision()
-        self._use_settings()
+        self.use_settings()
 
-    def _use_settings(self) -> None:
-        """Apply ``init_kwargs``, which may have changed."""
+    def use_settings(self) -> None:
+        """Apply the settings in ``init_kwargs``, which may have changed."""
         settings = self.init_kwargs
         self.scale.configure(settings["eta"], settings["norm_reward"], self.device)
         if self.trainer is not None:
@@ -291,12 +267,7 @@ class IntrinsicReward(nn.Module, ABC):
 
         :param path: File to write
         """
-        settings = {name: self.init_kwargs[name] for name in SAVED_SETTINGS} | {"eta": self.scale.eta}
-        saved = {"snd": self.state_dict(), "settings": settings}
-        if self.trainer is not None:
-            settings["learning_rate"] = self.trainer.optimizer.param_groups[0]["lr"]
-            saved["optimizer"] = self.trainer.optimizer.state_dict()
-        th.save(saved, path)
+        save_reward(self, path)
 
     def load(self, path: str | pathlib.Path) -> None:
         """
@@ -308,23 +279,7 @@ class IntrinsicReward(nn.Module, ABC):
         :raises ValueError: if the file holds another reward or other sizes, or anything but tensors, which is
             not executed
         """
-        try:
-            saved = th.load(path, map_location=self.device, weights_only=True)
-        except UNREADABLE as error:
-            raise ValueError(f"{path} is not a file of tensors that SND.save wrote, so nothing was loaded.") from error
-        before = self.init_kwargs
-        try:
-            settings = {name: saved.get("settings", {})[name] for name in SAVED_SETTINGS if name in saved.get("settings", {})}
-            self.init_kwargs = {**before, **checked(settings, ARGUMENTS), **self.given}
-            self._use_settings()
-            self.load_state_dict(saved["snd"])
-            if self.trainer is not None:
-                self.trainer.optimizer.load_state_dict(saved["optimizer"])
-        except UNREADABLE as error:
-            self.init_kwargs = before
-            self._use_settings()
-            spec = getattr(self.spec, "__name__", repr(self.spec))
-            raise ValueError(f"{path} does not hold an SND with target {spec} of these sizes.") from error
+        load_reward(self, path)
 
     def check_space(self, observation_space: spaces.Space) -> None:
         """

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_snd.rewards.base import UNREADABLE
+from sb3_snd.rewards.settings import UNREADABLE
 from sb3_snd.runs.log_files import atomic_write
 
 TENSORS = ".pth"  # suffix of SB3's zip entries for networks and optimisers

@@ -1,0 +1,84 @@
+"""Settings that all rewards have, and the file that holds a reward and its settings.
+
+Knows PyTorch's files, but not what a reward computes.
+"""
+
+import pathlib
+import pickle
+from typing import TYPE_CHECKING
+
+import torch as th
+
+from sb3_snd.common.precision import PRECISION
+from sb3_snd.common.validation import (
+    FLAG,
+    LARGEST,
+    MOST_EPOCHS,
+    checked,
+    not_negative,
+    or_none,
+    positive,
+    scheduled,
+    whole,
+)
+
+if TYPE_CHECKING:
+    from sb3_snd.rewards.base import IntrinsicReward
+
+ARGUMENTS = {
+    "eta": scheduled(not_negative(LARGEST)),
+    "learning_rate": scheduled(positive(1)),
+    "batch_size": or_none(whole(2)),  # the variance of a single sample is undefined
+    "n_epochs": whole(1, MOST_EPOCHS),
+    "norm_reward": FLAG,
+    "precision": PRECISION,
+}
+#: defaults of the settings, except eta, whose default depends on the reward
+DEFAULTS = {"learning_rate": 1e-4, "batch_size": None, "n_epochs": 1, "norm_reward": False, "precision": "float32"}
+#: settings that are saved in a file; precision is not, since it depends on the machine
+SAVED_SETTINGS = ("eta", "learning_rate", "batch_size", "n_epochs", "norm_reward")
+#: errors that may occur if a file does not hold the tensors that :func:`save_reward` writes
+UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, AttributeError, ValueError)
+
+
+def save_reward(reward: "IntrinsicReward", path: str | pathlib.Path) -> None:
+    """
+    Write a reward; see :meth:`~sb3_snd.rewards.base.IntrinsicReward.save`.
+
+    :param reward: The reward
+    :param path: File to write
+    """
+    settings = {name: reward.init_kwargs[name] for name in SAVED_SETTINGS} | {"eta": reward.scale.eta}
+    saved = {"snd": reward.state_dict(), "settings": settings}
+    if reward.trainer is not None:
+        settings["learning_rate"] = reward.trainer.optimizer.param_groups[0]["lr"]
+        saved["optimizer"] = reward.trainer.optimizer.state_dict()
+    th.save(saved, path)
+
+
+def load_reward(reward: "IntrinsicReward", path: str | pathlib.Path) -> None:
+    """
+    Load a reward; see :meth:`~sb3_snd.rewards.base.IntrinsicReward.load`.
+
+    :param reward: The reward, which is changed in place
+    :param path: File to read
+    :raises ValueError: if the file holds another reward or other sizes, or anything but tensors
+    """
+    try:
+        saved = th.load(path, map_location=reward.device, weights_only=True)
+    except UNREADABLE as error:
+        raise ValueError(f"{path} is not a file of tensors that SND.save wrote, so nothing was loaded.") from error
+    before = reward.init_kwargs
+    try:
+        found = saved.get("settings", {})
+        settings = {name: found[name] for name in SAVED_SETTINGS if name in found}
+        reward.init_kwargs = {**before, **checked(settings, ARGUMENTS), **reward.given}
+        reward.use_settings()
+        reward.load_state_dict(saved["snd"])
+        if reward.trainer is not None:
+            reward.trainer.optimizer.load_state_dict(saved["optimizer"])
+    except UNREADABLE as error:
+        reward.init_kwargs = before
+        reward.use_settings()
+        kind = getattr(reward.spec, "__name__", repr(reward.spec))
+        raise ValueError(f"{path} does not hold an SND with target {kind} of these sizes.") from error
