@@ -86,7 +86,7 @@ def test_pitfall_begins_in_scene_196_and_226_lies_to_the_left():
     assert seen[0] == 196 and seen[-1] == 226 and set(seen) == {196, 226}
 
 
-def test_followers_go_where_ales_own_environments_go():
+def test_shadow_emulators_go_where_ales_own_environments_go():
     """Sticky actions, game overs, time limits and a reset: lives are lost in the same steps, which no other way leads to."""
     env = AtariVecEnv("MontezumaRevengeNoFrameskip-v4", 10, max_episode_steps=250)
     env.seed(3)
@@ -97,17 +97,17 @@ def test_followers_go_where_ales_own_environments_go():
     n_over, n_cut, n_lost = 0, 0, 0
     for step in range(600):
         _, _, dones, infos = env.step(rng.integers(18, size=10))
-        lives = [follower.lives() for follower in env._followers]
+        lives = [emulator.lives() for emulator in env._shadows.emulators]
         assert lives == [info["lives"] for info in infos[:8]]
         n_cut += sum(info["TimeLimit.truncated"] for info in infos)
         n_over += dones.sum()
         n_lost += sum(count < 5 for count in lives)
         if step == 200:
             env.reset()
-    assert n_over > n_cut > 5 and n_lost > 500 and len(env._followers) == 8
+    assert n_over > n_cut > 5 and n_lost > 500 and len(env._shadows.emulators) == 8
 
 
-def test_followers_see_the_rooms_of_ordinary_environments():
+def test_shadow_emulators_see_the_rooms_of_ordinary_environments():
     native = AtariVecEnv("PitfallNoFrameskip-v4", 2, repeat_action_probability=0.0)
     native.seed(0)
     native.reset()
@@ -123,7 +123,7 @@ def test_followers_see_the_rooms_of_ordinary_environments():
     assert set(seen) == {196, 226}
 
 
-def test_followers_need_a_seeded_beginning():
+def test_shadow_emulators_need_a_seeded_beginning():
     env = AtariVecEnv("PitfallNoFrameskip-v4", 2)
     env.reset()
     assert find_places(env) is None  # nobody knows the seeds
@@ -136,22 +136,22 @@ def test_followers_need_a_seeded_beginning():
     assert find_places(env) is not None
     env.seed(1)
     env.reset()
-    assert env._followers == []
+    assert env._shadows is None
 
 
 class Lost:
-    """A follower that has gone another way."""
+    """An emulator that has gone another way."""
 
     def game_over(self, with_truncation):
         return True
 
 
-def test_lost_followers_are_told():
+def test_lost_shadow_emulators_are_told():
     env = AtariVecEnv("PitfallNoFrameskip-v4", 1)
     env.seed(0)
     env.reset()
     places = find_places(env)
-    env._followers = [Lost()]
+    env._shadows.emulators = [Lost()]
     with pytest.warns(UserWarning, match="no longer match the environments: places are unknown"):
         env.step(np.zeros(1, dtype=int))
     assert places() == [None]

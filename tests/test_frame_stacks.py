@@ -8,8 +8,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize, VecTransposeImage
 
 from sb3_snd import PPOSND
-from sb3_snd.envs import make_atari_env, make_procgen_env
-from sb3_snd.envs.atari import VecPositiveReward
+from sb3_snd.envs import VecPositiveReward, make_atari_env, make_procgen_env
 from sb3_snd.ppo_snd.frame_stacks import FrameStore, FrameUploader, find_stack
 
 SIZES = dict(n_steps=16, batch_size=16, n_epochs=1, device="cpu", seed=0)

@@ -8,7 +8,9 @@ import re
 
 from sb3_snd.common.extras import require
 from sb3_snd.envs import deep_sea  # noqa: F401  # registers DeepSea-v0
-from sb3_snd.envs.atari import AtariVecEnv, AtariWrapper, VecPositiveReward, VecSignReward, make_atari_env
+from sb3_snd.envs.atari import AtariVecEnv, make_atari_env
+from sb3_snd.envs.atari_rewards import VecPositiveReward, VecSignReward
+from sb3_snd.envs.atari_wrapper import AtariWrapper
 from sb3_snd.envs.ordinary import as_ordinary
 from sb3_snd.envs.places import find_places
 from sb3_snd.envs.procgen import ProcgenEnv, ProcgenVecEnv, make_procgen_env

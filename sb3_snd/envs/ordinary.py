@@ -13,7 +13,8 @@ import gymnasium as gym
 
 from sb3_snd.common.validation import checked, default_of
 from sb3_snd.envs import native
-from sb3_snd.envs.atari import AtariVecEnv, AtariWrapper
+from sb3_snd.envs.atari import AtariVecEnv
+from sb3_snd.envs.atari_wrapper import AtariWrapper
 from sb3_snd.envs.procgen import ENTRY_POINT
 
 ATARI_WRAPPER = "sb3_snd.envs.AtariWrapper"

@@ -18,7 +18,7 @@ from sb3_snd.envs.atari import AtariVecEnv
 from sb3_snd.envs.procgen import ProcgenVecEnv
 
 N_BINS = 20  # number of bins per dimension of a coarse position
-N_FOLLOWED = 8  # number of ALE's environments whose rooms are read, each from an additional emulator
+N_SHADOWS = 8  # number of ALE's environments whose rooms are read, each from a shadow emulator
 MAX_DIMS = 3  # maximum number of dimensions of a coarse position
 
 
@@ -27,7 +27,7 @@ def find_places(venv: VecEnv) -> Callable[[], Sequence[Hashable]] | None:
     Find a function that returns the place of each agent. A place depends on the environment:
 
     - any environment or wrapper with a method ``get_place()``: the hashable value that it returns;
-    - Atari: the room, see :data:`~sb3_snd.envs.atari.ROOM_BYTES`. In ALE's vector environment only those of
+    - Atari: the room, see :data:`~sb3_snd.envs.atari_rooms.ROOM_BYTES`. In ALE's vector environment only those of
       the first eight environments are known, and only if this function is called between a seeded reset and
       the first step;
     - Procgen: the unit square;
@@ -41,7 +41,7 @@ def find_places(venv: VecEnv) -> Callable[[], Sequence[Hashable]] | None:
     """
     base = venv.unwrapped
     if isinstance(base, AtariVecEnv):
-        return base.get_places if base.follow(N_FOLLOWED) else None
+        return base.get_places if base.start_shadow_emulators(N_SHADOWS) else None
     if isinstance(base, ProcgenVecEnv):
         return base.get_places
     if base.has_attr("get_place"):

@@ -53,7 +53,7 @@ class ProcgenVecEnv(NativeVecEnv):
     :param random_action_probability: Probability per step that a uniformly random action replaces the given
         one
     :param num_threads: Number of C++ threads; 0 for the number that
-        :func:`~sb3_snd.common.precision.available_threads` returns
+        :func:`~sb3_snd.common.processors.available_threads` returns
     :param render_mode: None or ``"rgb_array"``, which renders pictures of 512x512 pixels
     :param engine_options: Other options of ``procgen.ProcgenGym3Env``, such as ``num_levels`` or
         ``use_backgrounds``

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import unwrap_vec_wrapper
 
 from sb3_snd.common.effective_rank import effective_rank, spectrum
 from sb3_snd.envs import AtariVecEnv, find_places
-from sb3_snd.envs.atari import ROOM_BYTES
+from sb3_snd.envs.atari_rooms import ROOM_BYTES
 from sb3_snd.wrappers import VecIntrinsicReward
 
 N_STATES = 1024  # number of states whose features are examined
