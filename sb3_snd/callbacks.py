@@ -14,15 +14,15 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import unwrap_vec_normalize, unwrap_vec_wrapper
 from stable_baselines3.her import HerReplayBuffer
 
-from sb3_snd.common.validation import NAME, PATH, VERBOSE, checked, positive, whole
+from sb3_snd.common.validation import NAME, PATH, VERBOSE, integer, positive, validate
 from sb3_snd.rewards.replay import end_interrupted_episodes, sample_transitions
 from sb3_snd.rewards.rollout import check_rollout
 from sb3_snd.rewards.statistics import PROPOSED_MEAN
 from sb3_snd.rewards.training import MINIBATCH, RewardTrainer
 from sb3_snd.wrappers import VecIntrinsicReward, VecRewardStreams
 
-ARGUMENTS = {"save_path": PATH, "save_freq": whole(0), "name_prefix": NAME, "restore": PATH, "verbose": VERBOSE}
-PROPOSAL_ARGUMENTS = {"n_rollouts": whole(1), "mean": positive(1)}
+RULES = {"save_path": PATH, "save_freq": integer(0), "name_prefix": NAME, "restore": PATH, "verbose": VERBOSE}
+PROPOSAL_RULES = {"n_rollouts": integer(1), "mean": positive(1)}
 
 
 class SNDCallback(BaseCallback):
@@ -61,7 +61,7 @@ class SNDCallback(BaseCallback):
         verbose: int = 0,
     ) -> None:
         given = dict(save_path=save_path, save_freq=save_freq, name_prefix=name_prefix, restore=restore, verbose=verbose)
-        verbose = checked(given, ARGUMENTS)["verbose"]
+        verbose = validate(given, RULES)["verbose"]
         super().__init__(verbose)
         self.save_path = None if save_path is None else Path(save_path)
         self.save_freq = save_freq
@@ -212,7 +212,7 @@ class EtaProposal(BaseCallback):
     """
 
     def __init__(self, n_rollouts: int = 5, mean: float = PROPOSED_MEAN) -> None:
-        plain = checked({"n_rollouts": n_rollouts, "mean": mean}, PROPOSAL_ARGUMENTS)
+        plain = validate({"n_rollouts": n_rollouts, "mean": mean}, PROPOSAL_RULES)
         super().__init__()
         self.n_rollouts, self.mean = plain["n_rollouts"], plain["mean"]
         #: the proposal, once it has been made; None if novelty is 0

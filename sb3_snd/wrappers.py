@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from sb3_snd.common.check_nan import check_rewards
 from sb3_snd.common.preprocessing import map_obs
 from sb3_snd.common.type_aliases import EXTRINSIC_REWARD_KEY, INTRINSIC_REWARD_KEY
-from sb3_snd.common.validation import WEIGHT, checked, scheduled
+from sb3_snd.common.validation import WEIGHT, scheduled, validate
 from sb3_snd.rewards.base import IntrinsicReward
 from sb3_snd.rewards.make import check_snd_kwargs, make_reward
 from sb3_snd.rewards.recorder import RolloutRecorder
@@ -27,7 +27,7 @@ from sb3_snd.rewards.rollout import Rollout
 from sb3_snd.rewards.scorer import Scorer
 from sb3_snd.targets import Target
 
-ARGUMENTS = {"ext_coef": scheduled(WEIGHT), "int_coef": scheduled(WEIGHT)}
+RULES = {"ext_coef": scheduled(WEIGHT), "int_coef": scheduled(WEIGHT)}
 
 
 class VecIntrinsicReward(VecEnvWrapper):
@@ -67,7 +67,7 @@ class VecIntrinsicReward(VecEnvWrapper):
     ) -> None:
         if not isinstance(venv, VecEnv):
             raise ValueError(f"venv={venv!r} must be a VecEnv of Stable-Baselines3: create one with its make_vec_env.")
-        plain = checked({"ext_coef": ext_coef, "int_coef": int_coef}, ARGUMENTS)
+        plain = validate({"ext_coef": ext_coef, "int_coef": int_coef}, RULES)
         snd_kwargs = check_snd_kwargs(snd_kwargs, snd)
         if is_vecenv_wrapped(venv, VecIntrinsicReward):
             raise ValueError("The environment already has an intrinsic reward: wrap it in VecIntrinsicReward only once.")

@@ -10,7 +10,7 @@ import torch as th
 from torch import nn
 
 from sb3_snd.common.convolutions import can_fuse, convolve, fusible, poison
-from sb3_snd.common.validation import checked, one_of
+from sb3_snd.common.validation import one_of, validate
 
 PRECISIONS = ("auto", "bfloat16", "float32")
 PRECISION = one_of(*PRECISIONS)
@@ -31,7 +31,7 @@ def resolve_precision(precision: str, device: th.device) -> str:
     :return: ``"bfloat16"`` or ``"float32"``
     :raises ValueError: for an unknown format
     """
-    checked({"precision": precision}, {"precision": PRECISION})
+    validate({"precision": precision}, {"precision": PRECISION})
     if precision != "auto":
         return precision
     if device.type == "cpu":

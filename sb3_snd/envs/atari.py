@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from sb3_snd.common.extras import require
 from sb3_snd.common.preprocessing import MIN_FRAME_SIZE
 from sb3_snd.common.processors import available_threads
-from sb3_snd.common.validation import SHARE, checked, one_of, whole
+from sb3_snd.common.validation import FRACTION, integer, one_of, validate
 from sb3_snd.envs import native
 from sb3_snd.envs.atari_rewards import REWARDS, VecPositiveReward, VecSignReward
 from sb3_snd.envs.atari_rooms import ROOM_BYTES, ShadowEmulators
@@ -27,12 +27,12 @@ from sb3_snd.envs.native import NativeVecEnv, find_spec
 MAX_EPISODE_STEPS = 4500  # as in the paper
 
 #: with some values outside these limits, ALE ends the process or waits forever
-ARGUMENTS = {
-    **native.ARGUMENTS,
-    "frame_size": whole(MIN_FRAME_SIZE, 1024),
-    "frame_skip": whole(1, 1000),
-    "max_episode_steps": whole(1, 1_000_000),  # times 1000 frames still fits into ALE's 31 bits
-    "repeat_action_probability": SHARE,
+RULES = {
+    **native.RULES,
+    "frame_size": integer(MIN_FRAME_SIZE, 1024),
+    "frame_skip": integer(1, 1000),
+    "max_episode_steps": integer(1, 1_000_000),  # times 1000 frames still fits into ALE's 31 bits
+    "repeat_action_probability": FRACTION,
     "reward": one_of(*REWARDS),
 }
 
@@ -86,7 +86,7 @@ class AtariVecEnv(NativeVecEnv):
             max_episode_steps=max_episode_steps,
             repeat_action_probability=repeat_action_probability,
         )
-        given = checked(arguments, ARGUMENTS)
+        given = validate(arguments, RULES)
         n_envs, n_stack = given["n_envs"], given["n_stack"]
         frame_size, self.frame_skip = given["frame_size"], given["frame_skip"]
         self.repeat_action_probability = given["repeat_action_probability"]
@@ -241,7 +241,7 @@ def make_atari_env(
     :param kwargs: Other arguments of ``AtariVecEnv``
     :return: vector environment
     """
-    given = checked({"seed": seed, "reward": reward}, ARGUMENTS)
+    given = validate({"seed": seed, "reward": reward}, RULES)
     venv = AtariVecEnv(env_id, n_envs, **kwargs)
     venv.seed(given["seed"])
     monitored = VecMonitor(venv)

@@ -10,8 +10,8 @@ import gymnasium as gym
 from gymnasium.wrappers import AtariPreprocessing, TimeLimit, TransformReward
 
 from sb3_snd.common.extras import require
-from sb3_snd.common.validation import checked
-from sb3_snd.envs.atari import ARGUMENTS, MAX_EPISODE_STEPS
+from sb3_snd.common.validation import validate
+from sb3_snd.envs.atari import MAX_EPISODE_STEPS, RULES
 from sb3_snd.envs.atari_rewards import REWARDS
 from sb3_snd.envs.atari_rooms import ROOM_BYTES
 
@@ -82,7 +82,7 @@ class AtariWrapper(gym.Wrapper):
         game: Any = env.unwrapped
         if not hasattr(game, "ale"):
             raise ValueError(f"{env} is not an Atari game: make it without AtariWrapper.")
-        given = checked(dict(frame_size=frame_size, frame_skip=frame_skip, reward=reward), ARGUMENTS)
+        given = validate(dict(frame_size=frame_size, frame_skip=frame_skip, reward=reward), RULES)
         frame_size, frame_skip = given["frame_size"], given["frame_skip"]
         learner_reward = REWARDS[given["reward"]]
         if game._frameskip != 1:
@@ -130,7 +130,7 @@ def _limit_time(env: gym.Env, max_episode_steps: int | None, frame_skip: int) ->
     steps = [limit._max_episode_steps for limit in limits]
     if max_episode_steps is not None or not steps:
         steps.append(MAX_EPISODE_STEPS if max_episode_steps is None else max_episode_steps)
-    shortest = min(checked({"max_episode_steps": n}, ARGUMENTS)["max_episode_steps"] for n in steps)
+    shortest = min(validate({"max_episode_steps": n}, RULES)["max_episode_steps"] for n in steps)
     max_frames = frame_skip * shortest
     for limit in limits:
         limit._max_episode_steps = max_frames

@@ -11,9 +11,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from sb3_snd.common.validation import checked, whole
+from sb3_snd.common.validation import integer, validate
 
-LARGEST_SIZE = 1000  # observations then have a million entries
+MAX_SIZE = 1000  # observations then have a million entries
 MAPPING_SEED = 42  # seed of the action mapping
 
 
@@ -32,7 +32,7 @@ class DeepSea(gym.Env):
     """
 
     def __init__(self, size: int = 10) -> None:
-        self.size = size = checked({"size": size}, {"size": whole(2, LARGEST_SIZE)})["size"]
+        self.size = size = validate({"size": size}, {"size": integer(2, MAX_SIZE)})["size"]
         self.observation_space = spaces.Box(0, 1, (size * size,), np.float32)
         self.action_space = spaces.Discrete(2)
         self.right = np.random.RandomState(MAPPING_SEED).randint(2, size=(size, size))  # the action that moves right

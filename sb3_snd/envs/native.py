@@ -14,13 +14,13 @@ from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
-from sb3_snd.common.validation import SEED, whole
+from sb3_snd.common.validation import SEED, integer
 
 #: arguments of all functions that make native vector environments
-ARGUMENTS = {
-    "n_envs": whole(1, 10_000),
-    "n_stack": whole(1, 100),
-    "num_threads": whole(0, 1024),
+RULES = {
+    "n_envs": integer(1, 10_000),
+    "n_stack": integer(1, 100),
+    "num_threads": integer(0, 1024),
     "seed": SEED,
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from sb3_snd.common.validation import checked, default_of
+from sb3_snd.common.validation import default_of, validate
 from sb3_snd.envs import native
 from sb3_snd.envs.atari import AtariVecEnv
 from sb3_snd.envs.atari_wrapper import AtariWrapper
@@ -72,7 +72,7 @@ def as_ordinary(env_id: str, env_wrapper: Any, env_kwargs: Mapping[str, Any]) ->
     """
     if not is_emulated(env_id, env_wrapper):
         return env_wrapper, dict(env_kwargs)
-    made = checked({**_given(env_wrapper), **env_kwargs}, {"num_threads": native.ARGUMENTS["num_threads"]})
+    made = validate({**_given(env_wrapper), **env_kwargs}, {"num_threads": native.RULES["num_threads"]})
     made.pop("num_threads", None)
     atari = ATARI_WRAPPER in _names(env_wrapper)
     for name, remedy in {**ELSEWHERE, **(REPLACED if atari else {})}.items():

@@ -15,14 +15,14 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from sb3_snd.common.processors import available_threads
-from sb3_snd.common.validation import SHARE, checked, one_of
+from sb3_snd.common.validation import FRACTION, one_of, validate
 from sb3_snd.envs import native
 from sb3_snd.envs.native import NativeVecEnv, find_spec
 from sb3_snd.envs.procgen_engine import GAMES, agent_position, check_options, engine_class, time_limit
 
 ENTRY_POINT = "sb3_snd.envs:ProcgenEnv"
 N_ACTIONS = 15
-ARGUMENTS = {**native.ARGUMENTS, "random_action_probability": SHARE, "render_mode": one_of(None, "rgb_array")}
+RULES = {**native.RULES, "random_action_probability": FRACTION, "render_mode": one_of(None, "rgb_array")}
 
 for game in GAMES:
     gym.register(f"procgen-{game}-v0", entry_point=ENTRY_POINT, kwargs={"game": game})
@@ -76,10 +76,15 @@ class ProcgenVecEnv(NativeVecEnv):
         self.spec = find_spec(env_id, ENTRY_POINT, "a Procgen game")
         game = self.spec.kwargs["game"]
         check_options(game, distribution_mode, engine_options)
-        numbers = dict(n_envs=n_envs, n_stack=n_stack, num_threads=num_threads)
-        others = dict(random_action_probability=random_action_probability, render_mode=render_mode)
-        plain = checked({**numbers, **others}, ARGUMENTS)
-        n_envs, n_stack, num_threads = (plain[name] for name in numbers)
+        arguments = dict(
+            n_envs=n_envs,
+            n_stack=n_stack,
+            num_threads=num_threads,
+            random_action_probability=random_action_probability,
+            render_mode=render_mode,
+        )
+        given = validate(arguments, RULES)
+        n_envs, n_stack, num_threads = given["n_envs"], given["n_stack"], given["num_threads"]
         self.random_action_probability = random_action_probability
         self.time_limit = time_limit(game, distribution_mode)
         self.many_levels = distribution_mode != "exploration"
@@ -203,7 +208,7 @@ def make_procgen_env(env_id: str, n_envs: int = 1, seed: int | None = None, **kw
     :param kwargs: Other arguments of ``ProcgenVecEnv``
     :return: vector environment
     """
-    seed = checked({"seed": seed}, ARGUMENTS)["seed"]
+    seed = validate({"seed": seed}, RULES)["seed"]
     venv = ProcgenVecEnv(env_id, n_envs, **kwargs)
     venv.seed(seed)
     return VecMonitor(venv)

@@ -17,7 +17,7 @@ from torch import nn
 
 from sb3_snd.common.preprocessing import check_frame_size
 from sb3_snd.common.torch_layers import encoder, snd_convs
-from sb3_snd.common.validation import WIDEST, checked, whole
+from sb3_snd.common.validation import MAX_WIDTH, integer, validate
 
 
 class SNDTrunk(BaseFeaturesExtractor):
@@ -33,9 +33,9 @@ class SNDTrunk(BaseFeaturesExtractor):
     """
 
     def __init__(self, observation_space: gym.Space, features_dim: int = 512, width: int = 128) -> None:
-        sizes = {"features_dim": features_dim, "width": width}
-        features_dim, width = checked(sizes, dict.fromkeys(sizes, whole(1, WIDEST))).values()
-        super().__init__(observation_space, features_dim)
+        size = integer(1, MAX_WIDTH)
+        sizes = validate(dict(features_dim=features_dim, width=width), dict(features_dim=size, width=size))
+        super().__init__(observation_space, sizes["features_dim"])
         shape = observation_space.shape
         if shape is None or len(shape) != 3:
             raise ValueError(f"CnnPolicy needs images, not {observation_space}: use MlpPolicy.")
@@ -44,7 +44,7 @@ class SNDTrunk(BaseFeaturesExtractor):
         if self.channels_last:
             shape = shape[2], *shape[:2]
         check_frame_size(*shape[1:])
-        self.net = encoder(shape, snd_convs(width), features_dim, nn.ReLU)
+        self.net = encoder(shape, snd_convs(sizes["width"]), sizes["features_dim"], nn.ReLU)
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         """

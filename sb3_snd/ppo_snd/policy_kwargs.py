@@ -10,17 +10,17 @@ import torch as th
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
-from sb3_snd.common.validation import FLAG, WIDEST, Allowed, check_names, checked, default_of, number, or_none, whole
+from sb3_snd.common.validation import BOOL, MAX_WIDTH, Rule, check_names, default_of, integer, number, or_none, validate
 from sb3_snd.ppo_snd.policies import StreamActorCriticPolicy
 
-DEEPEST = 100  # largest number of hidden layers
+MAX_DEPTH = 100  # largest number of hidden layers
 #: arguments that the algorithm passes to a policy
 SET_BY_ALGORITHM = ("observation_space", "action_space", "lr_schedule", "use_sde", "n_streams")
 
 
 def _are_widths(value: Any) -> bool:
-    width = whole(1, WIDEST)
-    return isinstance(value, (list, tuple)) and len(value) <= DEEPEST and all(map(width.holds, value))
+    width = integer(1, MAX_WIDTH)
+    return isinstance(value, (list, tuple)) and len(value) <= MAX_DEPTH and all(map(width.holds, value))
 
 
 def _is_net_arch(value: Any) -> bool:
@@ -38,20 +38,23 @@ def _is_activation(value: Any) -> bool:
         return False
 
 
-def _subclass(parent: type) -> Allowed:
-    return Allowed(lambda value: isinstance(value, type) and issubclass(value, parent), f"be a subclass of {parent.__name__}")
+def _subclass(parent: type) -> Rule:
+    return Rule(
+        lambda value: isinstance(value, type) and issubclass(value, parent),
+        f"be a subclass of {parent.__name__}",
+    )
 
 
-ARGUMENTS = {
+RULES = {
     "net_arch": or_none(
-        Allowed(
+        Rule(
             _is_net_arch,
-            f"be a list of at most {DEEPEST} widths, integers from 1 to {WIDEST}, or a dict of such lists, 'pi' and 'vf'",
+            f"be a list of at most {MAX_DEPTH} widths, integers from 1 to {MAX_WIDTH}, or a dict of such lists, 'pi' and 'vf'",
         )
     ),
-    "activation_fn": Allowed(_is_activation, "be a class of element-wise layers, such as torch.nn.Tanh"),
+    "activation_fn": Rule(_is_activation, "be a class of element-wise layers, such as torch.nn.Tanh"),
     **dict.fromkeys(
-        ("ortho_init", "full_std", "use_expln", "squash_output", "share_features_extractor", "normalize_images"), FLAG
+        ("ortho_init", "full_std", "use_expln", "squash_output", "share_features_extractor", "normalize_images"), BOOL
     ),
     "log_std_init": number(-10, 10),
     "features_extractor_class": _subclass(BaseFeaturesExtractor),
@@ -69,7 +72,7 @@ def check_policy_kwargs(policy_class: type["StreamActorCriticPolicy"], policy_kw
     :raises ValueError: for an argument that the policy does not take, or a value out of its range
     """
     check_names("policy_kwargs", policy_kwargs, policy_class, SET_BY_ALGORITHM)
-    plain = checked(policy_kwargs, ARGUMENTS)
+    plain = validate(policy_kwargs, RULES)
     extractor = plain.get("features_extractor_class") or default_of(policy_class, "features_extractor_class")
     if plain.get("features_extractor_kwargs") is not None:
         check_names("features_extractor_kwargs", plain["features_extractor_kwargs"], extractor, ("observation_space",))

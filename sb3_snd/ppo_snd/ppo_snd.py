@@ -22,14 +22,14 @@ from sb3_snd.common.check_nan import check_terms
 from sb3_snd.common.cuda_graphs import can_record
 from sb3_snd.common.memory import keep_freed_memory, return_freed_memory
 from sb3_snd.common.precision import match_layout, resolve_precision, set_precision
-from sb3_snd.common.validation import checked
+from sb3_snd.common.validation import validate
 from sb3_snd.ppo_snd.acting import Actor
 from sb3_snd.ppo_snd.buffers import StreamRolloutBuffer
 from sb3_snd.ppo_snd.device_update import DeviceUpdate, train_as_sb3
 from sb3_snd.ppo_snd.loading import read_data, use_given_snd
 from sb3_snd.ppo_snd.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, StreamActorCriticPolicy
 from sb3_snd.ppo_snd.stream_ppo import StreamPPO
-from sb3_snd.ppo_snd.validation import ARGUMENTS, check_construction, check_model, check_unwrapped
+from sb3_snd.ppo_snd.validation import RULES, check_construction, check_model, check_unwrapped
 from sb3_snd.rewards.base import IntrinsicReward
 from sb3_snd.rewards.make import check_snd_kwargs, make_reward
 from sb3_snd.rewards.rollout import check_rollout
@@ -106,7 +106,7 @@ class PPOSND(StreamPPO):
             normalize_advantage = snd is None
         if precision is None:
             precision = "float32" if snd is None else "auto"
-        kwargs = checked({**kwargs, "normalize_advantage": normalize_advantage}, ARGUMENTS)
+        kwargs = validate({**kwargs, "normalize_advantage": normalize_advantage}, RULES)
         if _init_setup_model:  # otherwise ``load`` restores the saved attributes later
             env = check_construction(policy, self.policy_aliases, env, kwargs, trains_snd=snd is not None)
         snd_kwargs = check_snd_kwargs(snd_kwargs, snd)

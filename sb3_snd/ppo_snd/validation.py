@@ -15,25 +15,25 @@ from stable_baselines3.common.vec_env import VecEnv, is_vecenv_wrapped
 
 from sb3_snd.common.precision import PRECISION
 from sb3_snd.common.validation import (
+    BOOL,
     DISCOUNT,
-    FLAG,
-    LARGEST,
-    LARGEST_WEIGHT,
-    MOST_EPOCHS,
+    FRACTION,
+    MAX_EPOCHS,
+    MAX_NUMBER,
+    MAX_WEIGHT,
     PATH,
     SEED,
-    SHARE,
     VERBOSE,
     WEIGHT,
     check_device,
     check_names,
-    checked,
-    not_negative,
+    integer,
+    non_negative,
     or_infinite,
     or_none,
     positive,
     scheduled,
-    whole,
+    validate,
 )
 from sb3_snd.ppo_snd.buffers import StreamRolloutBuffer
 from sb3_snd.ppo_snd.policies import StreamActorCriticPolicy
@@ -41,37 +41,39 @@ from sb3_snd.ppo_snd.policy_kwargs import check_policy_kwargs
 from sb3_snd.rewards.rollout import check_rollout
 from sb3_snd.wrappers import VecIntrinsicReward
 
-MOST_STEPS = 1_000_000  # most steps per environment in a rollout, for which memory is allocated at the beginning
-ARGUMENTS = {
-    "learning_rate": scheduled(not_negative(1)),  # enjoy loads models with 0
-    "n_steps": whole(1, MOST_STEPS),
-    "batch_size": whole(1),
-    "n_epochs": whole(1, MOST_EPOCHS),
+MAX_STEPS = 1_000_000  # per environment in a rollout, for which memory is allocated at the beginning
+RULES = {
+    "learning_rate": scheduled(non_negative(1)),  # enjoy loads models with 0
+    "n_steps": integer(1, MAX_STEPS),
+    "batch_size": integer(1),
+    "n_epochs": integer(1, MAX_EPOCHS),
     "gamma": DISCOUNT,
     "gamma_int": DISCOUNT,
-    "gae_lambda": SHARE,
-    "clip_range": scheduled(or_infinite(not_negative(LARGEST))),
-    "clip_range_vf": or_none(scheduled(or_infinite(positive(LARGEST)))),
-    "normalize_advantage": FLAG,
+    "gae_lambda": FRACTION,
+    "clip_range": scheduled(or_infinite(non_negative(MAX_NUMBER))),
+    "clip_range_vf": or_none(scheduled(or_infinite(positive(MAX_NUMBER)))),
+    "normalize_advantage": BOOL,
     "ent_coef": WEIGHT,
-    "vf_coef": not_negative(LARGEST_WEIGHT),
-    "max_grad_norm": or_infinite(positive(LARGEST)),
-    "use_sde": FLAG,
-    "sde_sample_freq": whole(-1),
-    "target_kl": or_none(or_infinite(positive(LARGEST))),
-    "stats_window_size": whole(1, 1_000_000),
+    "vf_coef": non_negative(MAX_WEIGHT),
+    "max_grad_norm": or_infinite(positive(MAX_NUMBER)),
+    "use_sde": BOOL,
+    "sde_sample_freq": integer(-1),
+    "target_kl": or_none(or_infinite(positive(MAX_NUMBER))),
+    "stats_window_size": integer(1, 1_000_000),
     "tensorboard_log": PATH,
     "verbose": VERBOSE,
     "seed": SEED,
     "ext_coef": scheduled(WEIGHT),
     "int_coef": scheduled(WEIGHT),
-    "intrinsic_episodic": FLAG,
+    "intrinsic_episodic": BOOL,
     "precision": PRECISION,
-    "cuda_graphs": FLAG,
+    "cuda_graphs": BOOL,
 }
-#: arguments that the algorithm passes to its rollout buffer
-BUFFER_GIVEN = ("buffer_size", "observation_space", "action_space", "device", "gae_lambda", "gamma", "n_envs")
-STREAM_GIVEN = ("gamma_int", "ext_coef", "int_coef", "intrinsic_episodic")
+#: arguments that the algorithm passes to its rollout buffer: those of every buffer, then those of the streams
+SET_BY_ALGORITHM = (
+    *("buffer_size", "observation_space", "action_space", "device", "gae_lambda", "gamma", "n_envs"),
+    *("gamma_int", "ext_coef", "int_coef", "intrinsic_episodic"),
+)
 
 
 def check_discount(name: str, value: float) -> None:
@@ -82,7 +84,7 @@ def check_discount(name: str, value: float) -> None:
     :param value: Its value
     :raises ValueError: if it does not lie in [0, 1]
     """
-    checked({name: value}, {name: DISCOUNT})
+    validate({name: value}, {name: DISCOUNT})
 
 
 def find_env(env: Any, verbose: int) -> GymEnv:
@@ -155,7 +157,7 @@ def check_buffer(buffer_class: Any, buffer_kwargs: Any) -> None:
     buffer_class = StreamRolloutBuffer if buffer_class is None else buffer_class
     if not (isinstance(buffer_class, type) and issubclass(buffer_class, StreamRolloutBuffer)):
         raise ValueError(f"rollout_buffer_class={buffer_class!r} must be None or a subclass of StreamRolloutBuffer.")
-    check_names("rollout_buffer_kwargs", buffer_kwargs, buffer_class, (*BUFFER_GIVEN, *STREAM_GIVEN))
+    check_names("rollout_buffer_kwargs", buffer_kwargs, buffer_class, SET_BY_ALGORITHM)
 
 
 def check_unwrapped(env: GymEnv | str | None) -> None:
@@ -208,8 +210,8 @@ def check_model(model: Any) -> None:
             f"PPOSND needs a policy with one value per stream, not {model.policy_class.__name__}:"
             " use 'MlpPolicy', 'CnnPolicy', 'MultiInputPolicy' or a subclass of sb3_snd.policies.StreamActorCriticPolicy."
         )
-    attributes = {name: value for name, value in vars(model).items() if name in ARGUMENTS}
-    for name, value in checked(attributes, ARGUMENTS).items():
+    attributes = {name: value for name, value in vars(model).items() if name in RULES}
+    for name, value in validate(attributes, RULES).items():
         setattr(model, name, value)
     model.policy_kwargs = check_policy_kwargs(model.policy_class, model.policy_kwargs)
     if model.policy_kwargs.get("squash_output") and not model.use_sde:

@@ -18,10 +18,10 @@ from sb3_snd.common.precision import resolve_precision, set_precision
 from sb3_snd.common.preprocessing import FrameReader
 from sb3_snd.common.running_stats import RunningMeanStd
 from sb3_snd.common.type_aliases import Transitions
-from sb3_snd.common.validation import checked
+from sb3_snd.common.validation import validate
 from sb3_snd.rewards.rollout import Step
 from sb3_snd.rewards.scale import RewardScale
-from sb3_snd.rewards.settings import ARGUMENTS, DEFAULTS, load_reward, save_reward
+from sb3_snd.rewards.settings import DEFAULTS, RULES, load_reward, save_reward
 from sb3_snd.rewards.training import RewardTrainer
 
 VECTOR_CLIP = 5.0  # normalised vector observations are clamped to this many standard deviations
@@ -69,7 +69,7 @@ class IntrinsicReward(nn.Module, ABC):
     ) -> None:
         super().__init__()
         #: the settings that the caller chose, which :meth:`load` does not change
-        self.given = checked({name: value for name, value in settings.items() if value is not None}, ARGUMENTS)
+        self.given = validate({name: value for name, value in settings.items() if value is not None}, RULES)
         #: arguments with which a second reward of this class can load this one's state_dict
         self.init_kwargs: dict[str, Any] = {**DEFAULTS, "eta": default_eta, **self.given, "obs_key": obs_key}
         self.reader = FrameReader(observation_space, obs_key)

@@ -11,26 +11,26 @@ import torch as th
 
 from sb3_snd.common.precision import PRECISION
 from sb3_snd.common.validation import (
-    FLAG,
-    LARGEST,
-    MOST_EPOCHS,
-    checked,
-    not_negative,
+    BOOL,
+    MAX_EPOCHS,
+    MAX_NUMBER,
+    integer,
+    non_negative,
     or_none,
     positive,
     scheduled,
-    whole,
+    validate,
 )
 
 if TYPE_CHECKING:
     from sb3_snd.rewards.base import IntrinsicReward
 
-ARGUMENTS = {
-    "eta": scheduled(not_negative(LARGEST)),
+RULES = {
+    "eta": scheduled(non_negative(MAX_NUMBER)),
     "learning_rate": scheduled(positive(1)),
-    "batch_size": or_none(whole(2)),  # the variance of a single sample is undefined
-    "n_epochs": whole(1, MOST_EPOCHS),
-    "norm_reward": FLAG,
+    "batch_size": or_none(integer(2)),  # the variance of a single sample is undefined
+    "n_epochs": integer(1, MAX_EPOCHS),
+    "norm_reward": BOOL,
     "precision": PRECISION,
 }
 #: defaults of the settings, except eta, whose default depends on the reward
@@ -72,7 +72,7 @@ def load_reward(reward: "IntrinsicReward", path: str | pathlib.Path) -> None:
     try:
         found = saved.get("settings", {})
         settings = {name: found[name] for name in SAVED_SETTINGS if name in found}
-        reward.init_kwargs = {**before, **checked(settings, ARGUMENTS), **reward.given}
+        reward.init_kwargs = {**before, **validate(settings, RULES), **reward.given}
         reward.use_settings()
         reward.load_state_dict(saved["snd"])
         if reward.trainer is not None:

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 
 from sb3_snd.common.type_aliases import Transitions
-from sb3_snd.common.validation import check_device, checked
+from sb3_snd.common.validation import check_device, validate
 from sb3_snd.rewards.base import IntrinsicReward
 from sb3_snd.rewards.rollout import Step
 from sb3_snd.rewards.training import RewardTrainer
@@ -74,7 +74,7 @@ class SND(IntrinsicReward):
         **target_kwargs: Any,
     ) -> None:
         target_class = find_target(target, target_kwargs)
-        target_kwargs = checked(target_kwargs, {})
+        target_kwargs = validate(target_kwargs, {})
         check_device(device)
         super().__init__(
             observation_space,

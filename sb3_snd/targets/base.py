@@ -12,7 +12,7 @@ from torch import nn
 
 from sb3_snd.common.torch_layers import Conv, encoder, learner, orthogonal_
 from sb3_snd.common.type_aliases import Transitions
-from sb3_snd.common.validation import WIDEST, checked, or_none, whole
+from sb3_snd.common.validation import MAX_WIDTH, integer, or_none, validate
 
 
 class Target(nn.Module, ABC):
@@ -32,7 +32,7 @@ class Target(nn.Module, ABC):
 
     def __init__(self, frame_shape: tuple[int, ...], features_dim: int | None = None) -> None:
         super().__init__()
-        checked({"features_dim": features_dim}, {"features_dim": or_none(whole(1, WIDEST))})
+        validate({"features_dim": features_dim}, {"features_dim": or_none(integer(1, MAX_WIDTH))})
         self.frame_shape = frame_shape
         #: whether :meth:`update_statistics` must be called
         self.keeps_statistics = type(self).update_statistics is not Target.update_statistics

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from sb3_snd.common.torch_layers import orthogonal_
 from sb3_snd.common.type_aliases import Transitions
-from sb3_snd.common.validation import WIDEST, checked, or_none, whole
+from sb3_snd.common.validation import MAX_WIDTH, integer, or_none, validate
 from sb3_snd.targets.vic import VICTarget
 
 REGULARISATION = 1e-4
@@ -117,7 +117,7 @@ class STDTarget(VICTarget):
         learner_width: int = 128,
     ) -> None:
         # The standard deviation of a single feature is undefined
-        checked({"features_dim": features_dim}, {"features_dim": or_none(whole(2, WIDEST))})
+        validate({"features_dim": features_dim}, {"features_dim": or_none(integer(2, MAX_WIDTH))})
         super().__init__(frame_shape, features_dim, target_width, learner_width)
         # Number of layers up to the local features: three of the four convolutions, or both hidden layers
         self.n_local_layers = 6 if len(frame_shape) == 3 else 4

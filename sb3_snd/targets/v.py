@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from sb3_snd.common.running_stats import RunningMeanStd
 from sb3_snd.common.torch_layers import Conv
 from sb3_snd.common.type_aliases import Transitions
-from sb3_snd.common.validation import FLAG, SHARE, checked
+from sb3_snd.common.validation import BOOL, FRACTION, validate
 from sb3_snd.targets.augmentations import add_noise, drop_tiles
 from sb3_snd.targets.base import Target, masked_mse
 
@@ -87,7 +87,7 @@ class VTarget(Target):
         noise_probability: float = 0.5,
     ) -> None:
         given = {"normalize_input": normalize_input, "noise_probability": noise_probability}
-        checked(given, {"normalize_input": FLAG, "noise_probability": SHARE})
+        validate(given, {"normalize_input": BOOL, "noise_probability": FRACTION})
         if normalize_input and len(frame_shape) != 3:
             raise ValueError("normalize_input=True is for images only: omit it, since vectors are already normalised.")
         super().__init__(frame_shape, features_dim)

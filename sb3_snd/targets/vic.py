@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 from sb3_snd.common.torch_layers import snd_convs
 from sb3_snd.common.type_aliases import Transitions
-from sb3_snd.common.validation import WIDEST, checked, whole
+from sb3_snd.common.validation import MAX_WIDTH, integer, validate
 from sb3_snd.targets.base import Target
 
 COVARIANCE_WEIGHT = 1 / 25
-WIDTHS = {"target_width": whole(1, WIDEST), "learner_width": whole(1, WIDEST)}
+WIDTH_RULES = {"target_width": integer(1, MAX_WIDTH), "learner_width": integer(1, MAX_WIDTH)}
 
 
 def spread_terms(features: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
@@ -55,7 +55,7 @@ class VICTarget(Target):
         target_width: int = 128,
         learner_width: int = 128,
     ) -> None:
-        checked({"target_width": target_width, "learner_width": learner_width}, WIDTHS)
+        validate({"target_width": target_width, "learner_width": learner_width}, WIDTH_RULES)
         self.convs, self.learner_convs = snd_convs(target_width), snd_convs(learner_width)
         super().__init__(frame_shape, features_dim)
 
