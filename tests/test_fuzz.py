@@ -180,7 +180,6 @@ WRAPPER_ARGUMENTS = {
     "snd_kwargs": PPO_ARGUMENTS["snd_kwargs"],
     "ext_coef": st.one_of(st.floats(-1e7, 1e7), SCHEDULES),
     "int_coef": st.one_of(st.floats(-1e7, 1e7), SCHEDULES),
-    "rewards": st.sampled_from(["combined", "streams", "both"]),
     "device": PPO_ARGUMENTS["device"],
 }
 CALLBACK_ARGUMENTS = {
