@@ -43,9 +43,9 @@ class PackageSchedule(Schedule):
         if self.model.device.type == "cpu":
             keep_freed_memory()  # as learn() does
         if self.snd is not None:
-            for method in ("update_statistics", "novelty") if not args.coarse else ():
+            for method in ("observe", "novelty") if not args.coarse else ():
                 self.clock.wrap(self.snd, method, NOVELTY)
-            self.clock.wrap(self.snd, "train_on_rollout", SND_UPDATE)
+            self.clock.wrap(self.snd.trainer, "train_on_rollout", SND_UPDATE)
         self.start_callback(args)
 
     def start_callback(self, args: argparse.Namespace) -> None:

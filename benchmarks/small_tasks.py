@@ -54,8 +54,8 @@ class Contender:
         self.clock.wrap(self.model, "collect_rollouts", ROLLOUT)
         self.clock.wrap(self.model, "train", PPO_UPDATE)
         if snd is not None:
-            nets = self.model.snd if isinstance(self.model, PPOSND) else env.snd  # type: ignore[attr-defined]
-            self.clock.wrap(nets, "train_on_rollout", SND_UPDATE)
+            nets: Any = self.model.snd if isinstance(self.model, PPOSND) else env.snd  # type: ignore[attr-defined]
+            self.clock.wrap(nets.trainer, "train_on_rollout", SND_UPDATE)
 
     def _learn(self, iterations: int) -> None:
         size = self.model.n_steps * self.model.n_envs

@@ -11,9 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_snd import PPOSND
-from sb3_snd.common.torch_layers import snd_convs
-from sb3_snd.common.type_aliases import Transitions
-from sb3_snd.targets import Target, check_target, register
+from sb3_snd.targets import Target, Transitions, check_target, register, snd_convs
 
 OFF_DIAGONAL_WEIGHT = 5e-3
 

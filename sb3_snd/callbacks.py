@@ -27,15 +27,15 @@ PROPOSAL_RULES = {"n_rollouts": integer(1), "mean": positive(1)}
 
 class SNDCallback(BaseCallback):
     """
-    Train, log and save the ``SND`` of a :class:`~sb3_snd.wrappers.VecIntrinsicReward` beside an unmodified
+    Train, log and save the reward of a :class:`~sb3_snd.wrappers.VecIntrinsicReward` beside an unmodified
     algorithm, and let the wrapper reward steps for as long as the algorithm learns.
 
-    On-policy algorithms (PPO, A2C, and those of sb3-contrib): The nets are trained with ``SND.n_epochs`` passes
+    On-policy algorithms (PPO, A2C, and those of sb3-contrib): The nets are trained with ``n_epochs`` passes
     over each complete rollout. This runs before the algorithm's own update; the order does not matter, as
     neither uses the other's networks.
 
     Off-policy algorithms (DQN, SAC, ...): The nets are trained on as many transitions, drawn from the replay
-    buffer, as were collected, times ``SND.n_epochs``. The bonus is the one computed when the transition was
+    buffer, as were collected, times ``n_epochs``. The bonus is the one computed when the transition was
     collected; it is not recomputed when the transition is replayed. With ``optimize_memory_usage=True`` the
     last transition of an episode is never drawn, since the buffer does not keep its successor.
 
@@ -80,7 +80,8 @@ class SNDCallback(BaseCallback):
         if isinstance(wrapper, VecRewardStreams):
             raise ValueError(f"{name} trains its own SND: remove SNDCallback, or use it with an unmodified algorithm.")
         if isinstance(self.model, OnPolicyAlgorithm):
-            check_rollout(self.model.n_steps * self.model.n_envs)
+            if wrapper.snd.trainer is not None:
+                check_rollout(self.model.n_steps * self.model.n_envs)
         elif not isinstance(self.model, OffPolicyAlgorithm):
             raise ValueError(
                 f"SNDCallback trains from a rollout buffer or replay buffer, and {name} never fills one:"
@@ -155,21 +156,22 @@ class SNDCallback(BaseCallback):
         assert self.wrapper is not None
         self._set_progress()
         trainer = self.snd.trainer
-        if trainer is None:
-            self._log({})
-        elif isinstance(self.model, OnPolicyAlgorithm):
-            self._log(trainer.train_on_rollout(self.wrapper.pop_rollout()))
+        if isinstance(self.model, OffPolicyAlgorithm):
+            self._train_from_replay_buffer(self.model, trainer)
         else:
-            self._train_from_replay_buffer(trainer)
+            self._log({} if trainer is None else trainer.train_on_rollout(self.wrapper.pop_rollout()))
 
-    def _train_from_replay_buffer(self, trainer: RewardTrainer) -> None:
-        self._untrained += trainer.n_epochs * (self.num_timesteps - self._seen)
+    def _train_from_replay_buffer(self, model: OffPolicyAlgorithm, trainer: RewardTrainer | None) -> None:
+        """Train on as many transitions as were collected. A reward without nets is logged as often."""
+        self._untrained += (1 if trainer is None else trainer.n_epochs) * (self.num_timesteps - self._seen)
         self._seen = self.num_timesteps
-        batch_size = trainer.batch_size or MINIBATCH
-        assert isinstance(self.model, OffPolicyAlgorithm)
+        batch_size = (trainer and trainer.batch_size) or MINIBATCH
         while self._untrained >= batch_size:
             self._untrained -= batch_size
-            transitions = sample_transitions(self.model, batch_size)
+            if trainer is None:
+                self._log({})
+                continue
+            transitions = sample_transitions(model, batch_size)
             if transitions is not None:
                 self._log(trainer.train_on_batch(self.snd.transitions(*transitions)))
 

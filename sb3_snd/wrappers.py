@@ -80,7 +80,7 @@ class VecIntrinsicReward(VecEnvWrapper):
         self.scorer = Scorer(self.snd, venv.num_envs)
         #: s_t, ``(n_envs, *obs_shape)``, or a dict of these
         self.last_obs: Any = None
-        #: true successor of each state in which an episode ended with the last step, by environment
+        #: true successor of each state in which an episode ended with the last training step, by environment
         self.terminal_observations: dict[int, Any] = {}
         self._recorder: RolloutRecorder | None = None
 
@@ -163,7 +163,6 @@ class VecIntrinsicReward(VecEnvWrapper):
 
         :param obs: s_t, ``(n_envs, *obs_shape)``, or a dict of these
         """
-        assert map_obs(len, obs) == map_obs(len, self.last_obs), "This is not an observation of these environments."
         self.last_obs = obs
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -177,7 +176,7 @@ class VecIntrinsicReward(VecEnvWrapper):
         if not training:
             self.scorer.lose_track()
             return
-        frames = self.scorer.start(self.last_obs, actions)
+        frames = self.scorer.begin_step(self.last_obs, actions)
         if self._recorder is not None:
             self._recorder.add(frames, actions)
 
@@ -203,7 +202,7 @@ class VecIntrinsicReward(VecEnvWrapper):
         if self._recorder is not None or self.snd.reads == "transition":
             for idx, obs in self.terminal_observations.items():
                 terminal_frames[idx] = self.snd.select(map_obs(lambda entry: np.array(entry)[None], obs))[0]
-        intrinsic = self.scorer.finish(self.last_obs, dones, terminal_frames)
+        intrinsic = self.scorer.finish_step(self.last_obs, dones, terminal_frames)
         if self._recorder is not None:
             self._recorder.add_ends(terminal_frames)
         return intrinsic.cpu().numpy()

@@ -105,8 +105,8 @@ class Trace(IntrinsicReward):
     from the successor, in hundredths.
     """
 
-    def __init__(self, observation_space, device="cpu", **settings):
-        super().__init__(observation_space, **settings)
+    def __init__(self, observation_space, device="cpu", obs_key=None, **settings):
+        super().__init__(observation_space, obs_key, **settings)
         self.register_buffer("shown", th.zeros(0, 16, *self.frame_shape), persistent=False)
         self.register_buffer("length", th.zeros(0, dtype=th.long), persistent=False)
         self.set_up(device)
@@ -139,8 +139,8 @@ class Guess(IntrinsicReward):
     is the action's first number.
     """
 
-    def __init__(self, observation_space, device="cpu", **settings):
-        super().__init__(observation_space, **settings)
+    def __init__(self, observation_space, device="cpu", obs_key=None, **settings):
+        super().__init__(observation_space, obs_key, **settings)
         self.net = th.nn.Linear(2 * self.frame_shape[0], 1)
         self.steps, self.batches = [], []
         self.set_up(device)

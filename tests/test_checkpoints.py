@@ -111,16 +111,18 @@ def test_twenty_kills_at_any_moment(tmp_path):
     assert_same_run(tmp_path / "whole", tmp_path / "killed", model, other)
 
 
-def test_asked_to_stop_within_a_rollout(tmp_path):
+@pytest.mark.parametrize(("kind", "step"), [(two_streams, 340), (episodic, 340), (episodic, 20), (episodic_bonus, 20)])
+def test_asked_to_stop_within_a_rollout(kind, step, tmp_path):
     """The checkpoint is the rollout's beginning; what comes after a signal is what would have come without."""
     th.set_num_threads(1)
-    model = train(tmp_path / "whole")
+    beginning = 64 * (step // 64)
+    model = train(tmp_path / "whole", kind)
     with StopRequest() as stop:
-        half = train(tmp_path / "stopped", stop=stop, step=340, what=lambda: os.kill(os.getpid(), signal.SIGTERM))
-    assert stop.received == signal.SIGTERM and half.num_timesteps == 320
-    assert list_checkpoints(tmp_path / "stopped")[0].name == "rl_model_320_steps.zip"
-    assert_same_logs_up_to(320, tmp_path / "whole", tmp_path / "stopped")
-    other = train(tmp_path / "stopped")
+        half = train(tmp_path / "stopped", kind, stop, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert stop.received == signal.SIGTERM and half.num_timesteps == beginning
+    assert list_checkpoints(tmp_path / "stopped")[0].name == f"rl_model_{beginning}_steps.zip"
+    assert_same_logs_up_to(beginning, tmp_path / "whole", tmp_path / "stopped")
+    other = train(tmp_path / "stopped", kind)
     assert_same_run(tmp_path / "whole", tmp_path / "stopped", model, other)
     finished = {row["time/total_timesteps"]: row["time/episodes"] for row in all_rows(tmp_path / "stopped" / "progress.csv")}
     assert [int(finished[str(64 * k)]) for k in range(1, 11)] == [4 * (16 * k // 5) for k in range(1, 11)]

@@ -449,11 +449,11 @@ def test_schedules_follow_the_progress(make):
 
     schedule = LinearSchedule(4e-3, 1e-3, 1.0)
     model = make(learning_rate=schedule, clip_range=lambda progress: 0.1 + progress, clip_range_vf=LinearSchedule(1, 0.5, 1))
-    rate = snd_of(model).optimizer.param_groups[0]["lr"]
+    rate = snd_of(model).trainer.optimizer.param_groups[0]["lr"]
     learn(model, 3 * N_ROLLOUT, Rates(), log_interval=None)
     seen.append(model.policy.optimizer.param_groups[0]["lr"])
     np.testing.assert_allclose(seen, [4e-3, 3e-3, 2e-3, 1e-3])
-    assert snd_of(model).optimizer.param_groups[0]["lr"] == rate
+    assert snd_of(model).trainer.optimizer.param_groups[0]["lr"] == rate
     logged = model.logger.name_to_value
     assert logged["train/clip_range"] == pytest.approx(0.1) and logged["train/clip_range_vf"] == pytest.approx(0.5)
 
@@ -513,7 +513,7 @@ def test_a_copy_of_an_snd_trains_alone(target):
         th.manual_seed(1)
         each.trainer.train_on_batch(each.transitions(obs, next_obs))
         states.append([value.clone() for value in each.state_dict().values()])
-        assert {id(p) for p in each.optimizer.param_groups[0]["params"]} == {
+        assert {id(p) for p in each.trainer.optimizer.param_groups[0]["params"]} == {
             id(p) for p in each.parameters() if p.requires_grad
         }
     assert all(th.equal(a, b) for a, b in zip(*states, strict=True))

@@ -154,6 +154,7 @@ def test_state_of_environments_and_wrappers_needs_no_device():
 def test_the_bonus_of_a_gpu_goes_on_without_one():
     env = VecIntrinsicReward(DummyVecEnv([CountingEnv]), "rnd", snd_kwargs={"norm_reward": True}, device="cpu")
     env.reset()
+    env.scorer._claim = env.snd.claim()
     env.snd.scale.returns, env.last_obs = gpu(2.5), gpu(1.0, 2.0)
     env.scorer.statistics._sums, env.scorer.statistics._largest = {"novelty_mean": gpu(0.5)}, gpu(0.7)
     other = VecIntrinsicReward(DummyVecEnv([CountingEnv]), "rnd", snd_kwargs={"norm_reward": True}, device="cpu")

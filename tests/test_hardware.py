@@ -39,7 +39,7 @@ def test_other_devices_and_formats():
 
 MEMORY = """
 import torch as th
-from sb3_snd.common.precision import keep_freed_memory, return_freed_memory
+from sb3_snd.common.memory import keep_freed_memory, return_freed_memory
 
 def resident():
     return int(open("/proc/self/status").read().split("VmRSS:")[1].split()[0]) // 1024  # MiB

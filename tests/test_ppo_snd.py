@@ -575,3 +575,23 @@ def test_acting_on_nan_ends_as_with_ppo(action_space, use_sde, where):
             model.policy(obs) if algorithm is PPO else model._actor.act(obs)
         messages.append(str(error.value))
     assert messages[0] == messages[1]
+
+
+def test_a_policy_that_is_replaced_acts():
+    """As SB3's users do after pretraining."""
+    model = PPOSND("MlpPolicy", AnyEnv(), n_steps=16, batch_size=16, device="cpu", seed=0)
+    model.learn(16)
+    other = PPOSND("MlpPolicy", AnyEnv(), n_steps=16, batch_size=16, device="cpu", seed=1).policy
+    other.action_net.bias.data = th.tensor([99.0, -99.0])
+    model.policy = other
+    model.learn(16)
+    assert not model.rollout_buffer.actions.any()
+
+
+def test_training_continues_without_a_reset():
+    env = make_vec_env(lambda: AnyEnv(), 2)
+    model = PPOSND("MlpPolicy", env, n_steps=8, batch_size=8, device="cpu", seed=0).learn(16)
+    model.set_env(make_vec_env(lambda: AnyEnv(), 2), force_reset=False)
+    model.env.venv.reset()
+    model.learn(16, reset_num_timesteps=False)
+    assert model.num_timesteps == 32

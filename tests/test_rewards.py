@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch as th
-from fakes import ActingEnv, CountingEnv, Guess, Trace
+from fakes import ActingEnv, CountingEnv, FakeSND, Guess, Trace
 from gymnasium import spaces
-from stable_baselines3 import DQN, PPO, SAC
+from stable_baselines3 import A2C, DQN, PPO, SAC
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper
 
-from sb3_snd import PPOSND, SND, SNDCallback, VecIntrinsicReward
-from sb3_snd.rewards import check_reward
+from sb3_snd import PPOSND, SND, EtaProposal, SNDCallback, VecIntrinsicReward
+from sb3_snd.rewards import IntrinsicReward, check_reward
 
 DISCRETE, CONTINUOUS = spaces.Discrete(5), spaces.Box(-3, 2, (2,))
 SIZES = dict(n_steps=8, batch_size=16, n_epochs=1, device="cpu", seed=0)
@@ -266,3 +267,173 @@ def test_what_does_not_conform_is_named(reward_class, message):
 def test_only_rewards_are_checked():
     with pytest.raises(TypeError, match=r"is not a subclass of sb3_snd\.rewards\.IntrinsicReward"):
         check_reward(th.nn.Linear)
+
+
+def stepped(env, n=1):
+    for _ in range(n):
+        env.step(np.zeros(env.num_envs, dtype=int))
+
+
+def test_another_environment_does_not_forget_the_sums_of_the_first():
+    """The wrapper of an evaluation environment has the same reward, but does not train."""
+    reward = FakeSND(counting().observation_space, norm_reward=True)
+    env = VecIntrinsicReward(counting(length=9), reward)
+    env.reset()
+    env.training = True
+    stepped(env, 3)
+    # novelty 0.01 and 0.02; the sums begin at 100 times the first
+    np.testing.assert_allclose(reward.scale.returns, [1.0, 2.0], rtol=1e-5)
+    evaluation = VecIntrinsicReward(counting(3), reward)
+    evaluation.reset()
+    stepped(evaluation)
+    np.testing.assert_allclose(reward.scale.returns, [1.0, 2.0], rtol=1e-5)
+    evaluation.training = True
+    stepped(evaluation)
+    assert len(reward.scale.returns) == 3
+
+
+class Interrupted(CountingEnv):
+    """Raises at its third step, once."""
+
+    raised = False
+
+    def step(self, action):
+        if self.step_count == 2 and not Interrupted.raised:
+            Interrupted.raised = True
+            raise KeyboardInterrupt
+        return super().step(action)
+
+
+def test_after_an_interrupt_a_memory_begins_anew():
+    """Environment 0 ends its second episode step and is reset before environment 1 raises."""
+    Interrupted.raised = False
+    venv = DummyVecEnv([lambda: CountingEnv(0, length=3), lambda: Interrupted(1, length=9)])
+    env = VecIntrinsicReward(venv, Trace(venv.observation_space))
+    env.last_obs = env.reset()
+    env.training = True
+    stepped(env, 2)
+    with pytest.raises(KeyboardInterrupt):
+        stepped(env)
+    stepped(env)
+    assert [len(steps) for steps in shown(env.snd)] == [2, 2]  # the last observation, and its successor
+
+
+class WithGradient(Guess):
+    """A bonus that is computed by the net which is trained."""
+
+    def bonus(self, step):
+        return self.net(th.cat([step.states, step.successors], dim=1)).flatten().abs()
+
+
+def test_a_bonus_needs_no_gradient():
+    check_reward(WithGradient, VECTOR)
+    env = VecIntrinsicReward(acting(DISCRETE), WithGradient(acting(DISCRETE).observation_space, batch_size=6))
+    PPO("MlpPolicy", env, **SIZES).learn(48, callback=SNDCallback())
+
+
+class Bare(Trace):
+    """Neither parameters nor buffers."""
+
+    def __init__(self, observation_space, device="cpu", obs_key=None, **settings):
+        IntrinsicReward.__init__(self, observation_space, obs_key, **settings)
+        self.set_up(device)
+
+    def start(self, n_envs):
+        pass
+
+    def begin(self, frames, which):
+        pass
+
+    def remember(self, step):
+        pass
+
+    def bonus(self, step):
+        return th.ones(len(step.states)) / 100
+
+
+class Late(Trace):
+    """Registers its memory in ``start``, if it is not there."""
+
+    def __init__(self, observation_space, device="cpu", obs_key=None, **settings):
+        IntrinsicReward.__init__(self, observation_space, obs_key, **settings)
+        self.set_up(device)
+
+    def start(self, n_envs):
+        self.register_buffer("shown", th.zeros(n_envs, 16, *self.frame_shape), persistent=False)
+        self.register_buffer("length", th.zeros(n_envs, dtype=th.long), persistent=False)
+
+
+@pytest.mark.parametrize("reward_class", [Bare, Late])
+def test_what_a_reward_keeps_is_up_to_it(reward_class):
+    check_reward(reward_class)
+    image = spaces.Box(0, 255, (1, 36, 36), np.uint8)
+    reward = reward_class(image)
+    assert reward.device == th.device("cpu") and set(reward.state_dict()) == set()
+    env = VecIntrinsicReward(counting(), reward_class)
+    PPO("MlpPolicy", env, **SIZES).learn(32, callback=SNDCallback())
+    other = reward_class(counting().observation_space)
+    other.set_run_state(env.snd.get_run_state())
+    other.start(3)
+    assert set(other.get_run_state()) == set(env.snd.get_run_state()) - {"scale.returns"}
+
+
+def test_an_unknown_setting_is_named():
+    for make in (
+        lambda: Trace(VECTOR, lerning_rate=1e-3),
+        lambda: PPOSND("MlpPolicy", counting(), snd=Trace, snd_kwargs={"lerning_rate": 1e-3}),
+    ):
+        with pytest.raises(ValueError, match="Unknown argument 'lerning_rate' of Trace: the settings are eta, learning_rate"):
+            make()
+
+
+def test_rewards_that_do_not_train_are_logged_as_often_as_others():
+    """Off-policy once per 512 transitions; EtaProposal counts these."""
+    env = VecIntrinsicReward(counting(), Trace)
+    proposal = EtaProposal(n_rollouts=2)
+    model = DQN("MlpPolicy", env, train_freq=4, learning_starts=9999, buffer_size=64, device="cpu")
+    model.learn(4096, callback=[SNDCallback(), proposal])
+    assert 1024 <= model.num_timesteps <= 1032 and env.scorer.statistics.n_rollouts == 2
+    # episodes of 5 steps: on average 3 of the states shown before differ, 0.03
+    assert proposal.eta == pytest.approx(1.0, rel=0.02)
+
+
+def test_a_rollout_of_one_transition_suffices_where_nothing_is_trained():
+    A2C("MlpPolicy", VecIntrinsicReward(counting(1), Trace), n_steps=1, device="cpu").learn(8, callback=SNDCallback())
+    reward = Trace(counting().observation_space)
+    for snd in (Trace, reward):
+        PPOSND("MlpPolicy", counting(1), snd=snd, n_steps=1, batch_size=2, device="cpu").learn(4)
+    with pytest.raises(ValueError, match="cannot train on a rollout of one transition"):
+        PPOSND("MlpPolicy", acting(DISCRETE).envs[0], snd=Guess, n_steps=1, batch_size=2, device="cpu").learn(4)
+
+
+def test_a_training_that_a_callback_ended_goes_on_where_the_environment_is():
+    """SB3 keeps the state before the last step; a transition from there would be false."""
+
+    class Stop(BaseCallback):
+        def _on_step(self):
+            return self.num_timesteps < 9
+
+    model = PPOSND("MlpPolicy", acting(DISCRETE), snd=(reward := Guess(acting(DISCRETE).observation_space)), **SIZES)
+    model.learn(48, callback=Stop())
+    model.learn(24, reset_num_timesteps=False)
+    assert len(reward.steps) == 3 + 8
+    for step in reward.steps:
+        check_transitions(*step)
+
+
+class Narrow(Trace):
+    def __init__(self, observation_space, device):
+        super().__init__(observation_space, device)
+
+
+def test_a_reward_needs_its_set_up():
+    class Unfinished(Trace):
+        def set_up(self, device):
+            pass
+
+    with pytest.raises(ValueError, match="its constructor must call set_up"):
+        check_reward(Unfinished, VECTOR)
+    with pytest.raises(ValueError, match="it must take a space, device, obs_key and the settings"):
+        check_reward(Narrow, VECTOR)
+    with pytest.raises(ValueError, match="reads must be 'state' or 'transition'"):
+        check_reward(type("Typo", (Trace,), {"reads": "transitions"}), VECTOR)

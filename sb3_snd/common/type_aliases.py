@@ -28,7 +28,7 @@ class Transitions(NamedTuple):
     pool_size: int  # number of states that ``pool`` can draw from
     pool: Callable[[th.Tensor], th.Tensor]  # (k,) row numbers -> (k, *frame_shape)
     actions: th.Tensor | None = None  # (B, *action_shape); None if they are unknown
-    ends: th.Tensor | None = None  # whether the episode ended with the transition, (B,) bool
+    ends: th.Tensor | None = None  # whether the episode ended, (B,) bool; from a replay buffer other than by a time limit
 
     @property
     def states(self) -> th.Tensor:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 
 import torch as th
+from stable_baselines3 import PPO
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import TensorDict
 
@@ -21,15 +22,19 @@ class Actor:
     policy. On a CPU they check them here only if the log-probabilities are not finite or sampling fails, on
     other devices always.
 
-    :param policy: The policy
-    :param device: Its device
+    :param model: Model whose policy is used as it is at each call
     :param records: Whether to record the policy's forward pass as a CUDA graph, for observations that are tensors
     """
 
-    def __init__(self, policy: ActorCriticPolicy, device: th.device, records: bool) -> None:
-        self.policy, self.device = policy, device
+    def __init__(self, model: PPO, records: bool) -> None:
+        self.model = model
         #: the recorded forward pass; None if it is not to be recorded
         self.replay = Replay(self._forward, self._state) if records else None
+
+    @property
+    def policy(self) -> ActorCriticPolicy:
+        """The model's present policy."""
+        return self.model.policy
 
     def _state(self) -> Iterator[th.Tensor]:
         yield from self.policy.parameters()
@@ -39,7 +44,7 @@ class Actor:
         with th.no_grad(), unchecked_distributions():
             return self.policy(obs)
 
-    def start(self) -> None:
+    def begin_rollout(self) -> None:
         """Begin a rollout: the policy acts, and what is recorded is checked."""
         self.policy.set_training_mode(False)
         if self.replay is not None:
@@ -57,7 +62,7 @@ class Actor:
         if self.replay is not None and isinstance(obs, th.Tensor):
             return self.replay(obs)
         with th.no_grad():
-            if self.device.type != "cpu":
+            if self.model.device.type != "cpu":
                 return self.policy(obs)
             try:
                 with unchecked_distributions():

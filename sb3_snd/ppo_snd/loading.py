@@ -58,4 +58,5 @@ def use_given_snd(path: Any, data: dict[str, Any], kwargs: dict[str, Any]) -> No
         kwargs["snd_kwargs"] = {**saved_kwargs["snd_kwargs"], **check_snd_kwargs(kwargs["snd_kwargs"])}
     asked, saved = kwargs.get("snd_target", data["snd_target"]), data["snd_target"]
     if asked != saved and (asked is None or isinstance(asked, str)):
-        raise ValueError(f"{path} was saved with snd={saved!r}, which cannot be changed to snd={asked!r}: omit snd.")
+        shown = repr(saved) if saved is None or isinstance(saved, str) else "a class of its own"
+        raise ValueError(f"{path} was saved with snd={shown}, which cannot be changed to snd={asked!r}: omit snd.")

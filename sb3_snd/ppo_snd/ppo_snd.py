@@ -31,7 +31,7 @@ from sb3_snd.ppo_snd.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, Str
 from sb3_snd.ppo_snd.stream_ppo import StreamPPO
 from sb3_snd.ppo_snd.validation import RULES, check_construction, check_model, check_unwrapped
 from sb3_snd.rewards.base import IntrinsicReward
-from sb3_snd.rewards.make import check_snd_kwargs, make_reward
+from sb3_snd.rewards.make import check_snd_kwargs, is_reward_class, make_reward
 from sb3_snd.rewards.rollout import check_rollout
 from sb3_snd.targets import Target
 from sb3_snd.wrappers import VecIntrinsicReward, VecRewardStreams
@@ -106,10 +106,12 @@ class PPOSND(StreamPPO):
             normalize_advantage = snd is None
         if precision is None:
             precision = "float32" if snd is None else "auto"
-        kwargs = validate({**kwargs, "normalize_advantage": normalize_advantage}, RULES)
-        if _init_setup_model:  # otherwise ``load`` restores the saved attributes later
-            env = check_construction(policy, self.policy_aliases, env, kwargs, trains_snd=snd is not None)
         snd_kwargs = check_snd_kwargs(snd_kwargs, snd)
+        kwargs = validate({**kwargs, "normalize_advantage": normalize_advantage}, RULES)
+        # A class of rewards shows only later whether it is trained
+        trains = snd.trainer is not None if isinstance(snd, IntrinsicReward) else snd is not None and not is_reward_class(snd)
+        if _init_setup_model:  # otherwise ``load`` restores the saved attributes later
+            env = check_construction(policy, self.policy_aliases, env, kwargs, trains_snd=trains)
         if not isinstance(kwargs.get("rollout_buffer_kwargs"), (dict, type(None))):
             raise ValueError(f"rollout_buffer_kwargs={kwargs['rollout_buffer_kwargs']!r} must be a dict or None.")
         # ``load`` builds the nets from these two; ``_setup_model`` assigns them to ``self.snd``
@@ -139,7 +141,7 @@ class PPOSND(StreamPPO):
             set_precision(self.policy, resolve_precision(self.precision, self.device))
         self.policy.optimizer.register_load_state_dict_post_hook(match_layout)
         # gSDE replaces its noise tensor now and then, which a recording would not see
-        self._actor = Actor(self.policy, self.device, records=self.cuda_graphs and not self.use_sde)
+        self._actor = Actor(self, records=self.cuda_graphs and not self.use_sde)
         self._update = DeviceUpdate(self, records=self.cuda_graphs)
         self._store_frames_once(reads_frames=self.snd_target is not None)
 
@@ -204,7 +206,7 @@ class PPOSND(StreamPPO):
     def get_env(self) -> VecEnv | None:
         """
         Return the environment without ``VecIntrinsicReward``, with its own rewards, so that it is suitable for
-        evaluation.
+        evaluation. Its state is that of the training, so reset it before the training continues.
 
         :return: the environment, or None if the model has none
         """
@@ -223,7 +225,7 @@ class PPOSND(StreamPPO):
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         """Set up the training, and reset the progress, which is still that of an earlier training."""
         total_timesteps, callback = super()._setup_learn(*args, **kwargs)
-        if self.snd is not None:
+        if self.snd is not None and self.snd.trainer is not None:
             check_rollout(self.n_steps * self.n_envs)
         if total_timesteps > 0:
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)

@@ -103,7 +103,7 @@ class StreamPPO(PPO):
         assert isinstance(rollout_buffer, StreamRolloutBuffer)
         n_steps = 0
         rollout_buffer.reset()
-        self._actor.start()
+        self._actor.begin_rollout()
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
@@ -126,6 +126,8 @@ class StreamPPO(PPO):
 
             callback.update_locals(locals())
             if not callback.on_step():
+                if isinstance(env, VecIntrinsicReward):  # SB3 keeps s_t, from which a reward has seen the step already
+                    self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
                 return False
 
             self._update_info_buffer(infos, dones)

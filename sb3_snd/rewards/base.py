@@ -3,7 +3,6 @@
 Knows frames, actions and the ends of episodes, but no environment, info, buffer, algorithm or logger.
 """
 
-import itertools
 import pathlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -36,7 +35,9 @@ class IntrinsicReward(nn.Module, ABC):
     buffer (``register_buffer(..., persistent=False)``) whose first axis is the environments: it belongs to a
     run and not to the model, so a checkpoint of the run holds it, and a saved model does not.
 
-    While training, :class:`~sb3_snd.wrappers.VecIntrinsicReward` calls for each step of the environments:
+    When training begins, and whenever the environments have stepped or were reset unseen,
+    :class:`~sb3_snd.rewards.scorer.Scorer` calls :meth:`start` and, for rewards that read transitions,
+    :meth:`begin` with all environments. Then it calls for each step, without gradients:
 
     1. :meth:`observe` with the frames of s_t
     2. :meth:`bonus` with the step. A reward that reads states is asked while the environments step, one that
@@ -44,7 +45,11 @@ class IntrinsicReward(nn.Module, ABC):
     3. only for rewards that read transitions: :meth:`remember` with the same step, then :meth:`begin` with the
        first frames of the episodes that begin
 
-    After that, row n of a memory holds exactly what environment n has shown since its last reset.
+    After that, row n of a memory holds exactly what environment n has shown since its last reset, or since the
+    reward began to follow it.
+
+    A subclass takes an observation space, ``device``, ``obs_key`` and the settings below as arguments, so that it
+    can be given as ``snd`` by its class and be loaded with a model.
 
     :param observation_space: Observation space of the environment
     :param obs_key: Entries of ``Dict`` observations that are read, see
@@ -59,6 +64,7 @@ class IntrinsicReward(nn.Module, ABC):
     reads: ClassVar[Literal["state", "transition"]] = "transition"
     #: trains the nets; None if there is nothing to train
     trainer: RewardTrainer | None = None
+    _anchor: th.Tensor
 
     def __init__(
         self,
@@ -68,6 +74,9 @@ class IntrinsicReward(nn.Module, ABC):
         **settings: Any,
     ) -> None:
         super().__init__()
+        unknown = sorted(set(settings) - set(RULES))
+        if unknown:
+            raise ValueError(f"Unknown argument {unknown[0]!r} of {type(self).__name__}: the settings are {', '.join(RULES)}.")
         #: the settings that the caller chose, which :meth:`load` does not change
         self.given = validate({name: value for name, value in settings.items() if value is not None}, RULES)
         #: arguments with which a second reward of this class can load this one's state_dict
@@ -77,8 +86,9 @@ class IntrinsicReward(nn.Module, ABC):
         self.obs_stats = None if self.reader.is_image else RunningMeanStd(self.frame_shape)
         #: turns the bonus into the intrinsic reward
         self.scale = RewardScale()
-        #: number of calls of :meth:`start`
-        self.n_starts = 0
+        #: number of calls of :meth:`claim`
+        self.n_claims = 0
+        self.register_buffer("_anchor", th.zeros(()), persistent=False)  # moves with the nets and tells their device
 
     def set_up(self, device: th.device | str) -> None:
         """
@@ -120,13 +130,8 @@ class IntrinsicReward(nn.Module, ABC):
 
     @property
     def device(self) -> th.device:
-        """
-        Device of the nets. A trained parameter gives it without a search, since it is read several times per
-        step.
-        """
-        if self.trainer is not None:
-            return self.trainer.parameters[0].device
-        return next(itertools.chain(self.parameters(), self.buffers())).device
+        """Device of the nets."""
+        return self._anchor.device
 
     @property
     def spec(self) -> Any:
@@ -179,13 +184,21 @@ class IntrinsicReward(nn.Module, ABC):
         """
         return None
 
+    def claim(self) -> int:
+        """
+        Serve other environments from now on. What the reward keeps about environments is then theirs.
+
+        :return: a number that ``n_claims`` keeps until the next claim
+        """
+        self.n_claims += 1
+        return self.n_claims
+
     def start(self, n_envs: int) -> None:
         """
-        Allocate empty memory for a number of environments. A subclass with a memory extends this.
+        Allocate empty memory for a number of environments. By default there is no memory.
 
         :param n_envs: Number of environments
         """
-        self.n_starts += 1
 
     def begin(self, frames: th.Tensor, which: th.Tensor) -> None:
         """
@@ -247,8 +260,8 @@ class IntrinsicReward(nn.Module, ABC):
 
         :return: tensors by name
         """
-        saved = self.state_dict()
-        return {name: buffer for name, buffer in self.named_buffers() if name not in saved}
+        left_out = {"_anchor", *self.state_dict()}
+        return {name: buffer for name, buffer in self.named_buffers() if name not in left_out}
 
     def set_run_state(self, state: dict[str, th.Tensor]) -> None:
         """
@@ -256,9 +269,10 @@ class IntrinsicReward(nn.Module, ABC):
 
         :param state: Tensors by name
         """
-        for name, value in state.items():
-            module, _, attribute = name.rpartition(".")
-            setattr(self.get_submodule(module), attribute, value.to(self.device))
+        for name in {*self.get_run_state(), *state}:
+            path, _, attribute = name.rpartition(".")
+            value = state[name].to(self.device) if name in state else None
+            self.get_submodule(path).register_buffer(attribute, value, persistent=False)
 
     def save(self, path: str | pathlib.Path) -> None:
         """

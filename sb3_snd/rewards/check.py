@@ -4,6 +4,7 @@ each point.
 Knows the interface of ``IntrinsicReward``, but not the rewards behind it.
 """
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from gymnasium import spaces
 from sb3_snd.common.type_aliases import Transitions
 from sb3_snd.rewards.base import IntrinsicReward
 from sb3_snd.rewards.rollout import Step
+from sb3_snd.rewards.settings import RULES
 
 N_ENVS = 3
 N_STEPS = 4
@@ -67,9 +69,10 @@ class _Check:
         action_space: spaces.Space,
         kwargs: dict[str, Any],
     ) -> None:
-        self.reward_class, self.space, self.action_space, self.kwargs = reward_class, space, action_space, kwargs
-        space.seed(0)
-        action_space.seed(0)
+        self.reward_class, self.kwargs = reward_class, kwargs
+        self.space, self.action_space = copy.deepcopy(space), copy.deepcopy(action_space)
+        self.space.seed(0)
+        self.action_space.seed(0)
 
     def run(self) -> None:
         """
@@ -77,15 +80,28 @@ class _Check:
 
         :raises ValueError: at the first point that fails
         """
-        self._check_bonus()
-        self._check_independence()
-        self._check_episodes()
-        self._check_states()
+        self._check_construction()
+        with th.no_grad():  # as the wrapper asks
+            self._check_bonus()
+            self._check_independence()
+            self._check_episodes()
+            self._check_states()
         self._check_training()
 
     def _require(self, holds: Any, sentence: str) -> None:
         if not holds:
             raise ValueError(f"{self.reward_class.__name__} with {self.space}: {sentence}.")
+
+    def _check_construction(self) -> None:
+        try:
+            reward = self.reward_class(self.space, device="cpu", **{"obs_key": None, **dict.fromkeys(RULES), **self.kwargs})
+        except TypeError as error:
+            raise ValueError(
+                f"{self.reward_class.__name__} with {self.space}: it must take a space, device, obs_key and the settings"
+                f" ({', '.join(RULES)}): {error}"
+            ) from error
+        self._require(hasattr(reward.scale, "eta"), "its constructor must call set_up at its end")
+        self._require(reward.reads in ("state", "transition"), "reads must be 'state' or 'transition'")
 
     def _make(self) -> IntrinsicReward:
         th.manual_seed(0)
@@ -158,8 +174,9 @@ class _Check:
         self._begin(undisturbed, first[0])
         self._begin(fresh, second[0])
         for each in (reward, undisturbed):
-            for _ in self._go(each, first):
+            for _ in self._go(each, first[:-1]):
                 pass
+            each.remember(first[-1]._replace(ends=th.arange(N_ENVS) == 0) if each is reward else first[-1])
         reward.begin(second[0].states, th.arange(N_ENVS) == 0)
         for bonus, new, old in zip(*(self._go(each, second) for each in rewards), strict=True):
             self._require(

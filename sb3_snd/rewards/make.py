@@ -38,6 +38,16 @@ def check_snd_kwargs(snd_kwargs: Any, snd: Any = None) -> dict[str, Any]:
     return dict(snd_kwargs or {})
 
 
+def is_reward_class(snd: Any) -> bool:
+    """
+    Tell whether an argument ``snd`` is a class of rewards.
+
+    :param snd: Its value
+    :return: whether it is one
+    """
+    return isinstance(snd, type) and issubclass(snd, IntrinsicReward)
+
+
 def make_reward(
     snd: str | type[Target] | type[IntrinsicReward] | IntrinsicReward,
     observation_space: spaces.Space,

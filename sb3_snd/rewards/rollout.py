@@ -32,7 +32,7 @@ class Rollout(NamedTuple):
     observations: Any  # (T, N, *obs_shape), an array, a tensor, or a dict of these
     last_observation: Any  # (N, *obs_shape)
     terminal_observations: Mapping[int, Any]  # row -> (*obs_shape)
-    actions: np.ndarray | None = None  # (T, N, *action_shape); None for rewards that do not read them
+    actions: np.ndarray | None = None  # (T, N, *action_shape) as the environments got them; None if unknown
 
     @property
     def ends(self) -> np.ndarray:

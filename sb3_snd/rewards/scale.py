@@ -66,8 +66,8 @@ class RewardScale(nn.Module):
         if callable(self._schedule):
             self.eta = FloatSchedule(self._schedule)(progress_remaining)
 
-    def start(self) -> None:
-        """Forget the sums, which are those of another environment."""
+    def forget(self) -> None:
+        """Forget the sums, which are those of other environments."""
         self.returns = None
 
     @th.no_grad()

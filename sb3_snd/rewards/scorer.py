@@ -16,7 +16,8 @@ from sb3_snd.rewards.statistics import BonusStatistics
 
 class Scorer:
     """
-    Score steps in two halves: :meth:`start` while the environments step, :meth:`finish` when they have stepped.
+    Score steps in two halves: :meth:`begin_step` while the environments step, :meth:`finish_step` when they have
+    stepped.
 
     The reward's memory holds what each environment has shown since its last reset. If steps were not scored, or
     if the reward has served other environments meanwhile, the memory begins anew with the present observation.
@@ -31,9 +32,8 @@ class Scorer:
         self.statistics = BonusStatistics(reward.scale)
         self._step: Step | None = None  # the step that is under way
         self._intrinsic: th.Tensor | None = None  # its rewards, if they are known already
-        #: ``n_starts`` of the reward when its memory began to follow these environments; None if it does not
-        self._starts: int | None = None
-        reward.scale.start()
+        self._claim: int | None = None  # result of the reward's ``claim`` for these environments
+        self._follows = False  # whether the reward's memory holds what these environments have shown
 
     @property
     def is_scoring(self) -> bool:
@@ -42,9 +42,10 @@ class Scorer:
 
     def lose_track(self) -> None:
         """Note that the environments have stepped or were reset unseen. A step that is under way is dropped."""
-        self._step, self._starts = None, None
+        self._step, self._follows = None, False
 
-    def start(self, obs: Any, actions: np.ndarray) -> th.Tensor:
+    @th.no_grad()
+    def begin_step(self, obs: Any, actions: np.ndarray) -> th.Tensor:
         """
         Begin a step. On an accelerator the call returns before the bonus is ready.
 
@@ -52,25 +53,32 @@ class Scorer:
         :param actions: ``(n_envs, *action_shape)``
         :return: frames of s_t, ``(n_envs, *frame_shape)``
         """
-        self._step, self._intrinsic = None, None  # after an interrupt they may still be those of the step before
+        if self._step is not None:  # the step before was interrupted
+            self.lose_track()
+        self._intrinsic = None
         reward = self.reward
         frames = reward.select(obs)
-        if self._starts != reward.n_starts:
+        if self._claim != reward.n_claims:
+            self._claim, self._follows = reward.claim(), False
+            reward.scale.forget()
+        if not self._follows:
             reward.start(self.n_envs)
-            self._starts = reward.n_starts
+            self._follows = True
             if reward.reads == "transition":
                 reward.begin(frames, th.ones(self.n_envs, dtype=th.bool, device=frames.device))
         reward.observe(frames)
+        step = Step(frames)
         if reward.reads == "state":
-            self._step = Step(frames)
-            self._score(self._step)
+            self._score(step)
         else:
-            self._step = Step(frames, th.as_tensor(np.array(actions), device=frames.device))
+            step = Step(frames, th.as_tensor(np.array(actions), device=frames.device))
+        self._step = step
         return frames
 
-    def finish(self, next_obs: Any, dones: np.ndarray, terminal_frames: Mapping[int, th.Tensor]) -> th.Tensor:
+    @th.no_grad()
+    def finish_step(self, next_obs: Any, dones: np.ndarray, terminal_frames: Mapping[int, th.Tensor]) -> th.Tensor:
         """
-        End the step.
+        Finish the step.
 
         :param next_obs: Observation after the step, ``(n_envs, *obs_shape)``, or a dict of these; the first of
             the next episode if one ended
@@ -80,7 +88,6 @@ class Scorer:
         :return: intrinsic rewards, ``(n_envs,)`` float32 on the nets' device
         """
         assert self._step is not None, "No step is under way."
-        step, self._step = self._step, None
         if self.reward.reads == "transition":
             frames = successors = self.reward.select(next_obs)
             ends = th.as_tensor(dones, dtype=th.bool, device=frames.device)
@@ -88,14 +95,14 @@ class Scorer:
                 successors = frames.clone()
                 for idx, frame in terminal_frames.items():
                     successors[idx] = frame
-            step = step._replace(successors=successors, ends=ends)
+            step = self._step._replace(successors=successors, ends=ends)
             self._score(step)
             self.reward.remember(step)
             if terminal_frames:
                 self.reward.begin(frames, ends)
+        self._step = None
         assert self._intrinsic is not None and self._intrinsic.shape == (self.n_envs,), self._intrinsic
-        intrinsic, self._intrinsic = self._intrinsic, None
-        return intrinsic
+        return self._intrinsic
 
     def _score(self, step: Step) -> None:
         scale = self.reward.scale
@@ -112,11 +119,11 @@ class Scorer:
 
         :return: parts by name
         """
-        follows = self._starts == self.reward.n_starts
+        claimed = self._claim == self.reward.n_claims
         return {
             "statistics": self.statistics.get_run_state(),
-            "reward": self.reward.get_run_state(),
-            "follows": follows,
+            "reward": self.reward.get_run_state() if claimed else {},
+            "follows": claimed and self._follows,
         }
 
     def set_run_state(self, state: dict[str, Any]) -> None:
@@ -127,4 +134,4 @@ class Scorer:
         """
         self.statistics.set_run_state(state["statistics"], self.reward.device)
         self.reward.set_run_state(state["reward"])
-        self._starts = self.reward.n_starts if state["follows"] else None
+        self._claim, self._follows = self.reward.claim(), state["follows"]

@@ -67,18 +67,21 @@ def load_reward(reward: "IntrinsicReward", path: str | pathlib.Path) -> None:
     try:
         saved = th.load(path, map_location=reward.device, weights_only=True)
     except UNREADABLE as error:
-        raise ValueError(f"{path} is not a file of tensors that SND.save wrote, so nothing was loaded.") from error
-    before = reward.init_kwargs
+        name = type(reward).__name__
+        raise ValueError(f"{path} is not a file of tensors that {name}.save wrote, so nothing was loaded.") from error
+    state = {name: value.clone() for name, value in reward.state_dict().items()}
+    init_kwargs, return_stats = reward.init_kwargs, reward.scale.return_stats
     try:
         found = saved.get("settings", {})
         settings = {name: found[name] for name in SAVED_SETTINGS if name in found}
-        reward.init_kwargs = {**before, **validate(settings, RULES), **reward.given}
+        reward.init_kwargs = {**init_kwargs, **validate(settings, RULES), **reward.given}
         reward.use_settings()
         reward.load_state_dict(saved["snd"])
         if reward.trainer is not None:
             reward.trainer.optimizer.load_state_dict(saved["optimizer"])
     except UNREADABLE as error:
-        reward.init_kwargs = before
+        reward.init_kwargs, reward.scale.return_stats = init_kwargs, return_stats
         reward.use_settings()
-        kind = getattr(reward.spec, "__name__", repr(reward.spec))
-        raise ValueError(f"{path} does not hold an SND with target {kind} of these sizes.") from error
+        reward.load_state_dict(state)
+        kind = f"an SND with target {reward.spec!r}" if isinstance(reward.spec, str) else f"a {reward.spec.__name__}"
+        raise ValueError(f"{path} does not hold {kind} of these sizes.") from error

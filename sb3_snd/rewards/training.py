@@ -40,7 +40,8 @@ class RewardTrainer:
     def __init__(self, reward: "IntrinsicReward") -> None:
         self.reward = reward
         self.parameters = [parameter for parameter in reward.parameters() if parameter.requires_grad]
-        self.optimizer = th.optim.Adam(self.parameters, lr=0.0, fused=True)  # ``configure`` sets the rate
+        rate = FloatSchedule(reward.init_kwargs["learning_rate"])(1.0)
+        self.optimizer = th.optim.Adam(self.parameters, lr=rate, fused=True)
         self.optimizer.register_load_state_dict_post_hook(match_layout)
         self.optimizer.register_load_state_dict_post_hook(lambda _: self._use_learning_rate())
         #: whether all minibatches have the same shape and updates are recorded, if the device supports that
@@ -113,8 +114,9 @@ class RewardTrainer:
         ended[ends] = True
         ended = ended.to(device)
         actions = None
-        if rollout.actions is not None:
-            actions = th.as_tensor(rollout.actions, device=device).flatten(0, 1)
+        if rollout.actions is not None and self.reward.reads == "transition":
+            actions = th.as_tensor(rollout.actions)
+            actions = (actions.float() if actions.is_floating_point() else actions).to(device).flatten(0, 1)
 
         def take(entry: Any, chosen: th.Tensor) -> Any:
             return entry[chosen.cpu().numpy()] if isinstance(entry, np.ndarray) else entry[chosen.to(entry.device)]
@@ -203,7 +205,8 @@ class RewardTrainer:
     def _state(self) -> Iterator[Any]:
         yield from self._observations
         yield from self.reward.parameters()
-        yield from self.reward.buffers()
+        saved = self.reward.state_dict()  # what belongs to the environments changes its place, and no update reads it
+        yield from (buffer for name, buffer in self.reward.named_buffers() if name in saved)
         yield from optimizer_state(self.optimizer)
 
 

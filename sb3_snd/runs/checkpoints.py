@@ -40,7 +40,7 @@ class RolloutStart(NamedTuple):
     """Copy of a run's state at the start of a rollout, without networks and optimisers, which change later."""
 
     attributes: dict[str, Any]  # attributes of the algorithm in ``CHANGING``
-    snd_buffers: dict[str, th.Tensor]  # name -> buffer of the ``SND``
+    snd_buffers: dict[str, th.Tensor]  # name -> persistent buffer of the reward; the others are part of ``env``
     normalizer: bytes | None  # pickled ``VecNormalize``
     state: bytes  # entry ``STATE`` of the checkpoint
     log_sizes: dict[str, int]
@@ -179,7 +179,7 @@ class RunCheckpoint(BaseCallback):
         }
         return RolloutStart(
             attributes=copy.deepcopy(changing),
-            snd_buffers={} if snd is None else {name: buffer.clone() for name, buffer in snd.named_buffers()},
+            snd_buffers={} if snd is None else _clone_statistics(snd),
             normalizer=None if normalizer is None else pickle.dumps(normalizer),
             state=pickle.dumps(state),
             log_sizes=sizes,
@@ -264,3 +264,8 @@ def find_snd(model: BaseAlgorithm) -> IntrinsicReward | None:
     """
     wrapper = None if model.env is None else unwrap_vec_wrapper(model.env, VecIntrinsicReward)
     return None if wrapper is None else wrapper.snd
+
+
+def _clone_statistics(reward: IntrinsicReward) -> dict[str, th.Tensor]:
+    saved = reward.state_dict()
+    return {name: buffer.clone() for name, buffer in reward.named_buffers() if name in saved}

@@ -2,6 +2,8 @@
 package.
 """
 
+from sb3_snd.common.torch_layers import snd_convs
+from sb3_snd.common.type_aliases import Transitions
 from sb3_snd.targets.base import Target
 from sb3_snd.targets.check import check_target
 from sb3_snd.targets.rnd import RNDTarget
@@ -33,4 +35,15 @@ def register(name: str, target_class: type[Target]) -> None:
     TARGETS[name] = target_class
 
 
-__all__ = ["TARGETS", "RNDTarget", "STDTarget", "Target", "VICTarget", "VTarget", "check_target", "register"]
+__all__ = [
+    "TARGETS",
+    "RNDTarget",
+    "STDTarget",
+    "Target",
+    "Transitions",
+    "VICTarget",
+    "VTarget",
+    "check_target",
+    "register",
+    "snd_convs",
+]
