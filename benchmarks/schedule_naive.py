@@ -138,7 +138,7 @@ class NaiveSchedule(Schedule):
             obs, extrinsic, dones, _ = self.env.step(actions)
             rewards = [extrinsic] if self.snd is None else [extrinsic, self.intrinsic_reward(self.snd)]
             next_state = self._to_state(obs)  # of the next episode where one ended, as in the reference
-            buffer.successors.store(buffer.pos, next_state, dones)
+            buffer.successors.store(buffer.pos, next_state)
             buffer.add(self.state, actions, np.stack(rewards, axis=1), self.episode_starts, values, log_probs)
             self.state, self.episode_starts = next_state, dones
         with th.no_grad():

@@ -9,7 +9,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMoni
 
 from sb3_snd import PPOSND
 from sb3_snd.envs import VecPositiveReward, make_atari_env, make_procgen_env
-from sb3_snd.ppo_snd.frame_stacks import FrameStore, FrameUploader, find_stack
+from sb3_snd.ppo_snd.frame_stacks import FrameStore, FrameUploader, ObsUploader, StackUploader, find_stack
 
 SIZES = dict(n_steps=16, batch_size=16, n_epochs=1, device="cpu", seed=0)
 
@@ -108,7 +108,7 @@ def test_observations_come_back_as_they_were(make_env):
         channels = env.observation_space.shape[0] // n_stack
         assert th.equal(buffer.observations, read[:, :, -channels:])
         checked.append(int(buffer.episode_starts.sum()))
-        assert not buffer._whole
+        assert not buffer._stores_stacks
 
     buffer.add = remember
     model.train = compare
@@ -121,15 +121,15 @@ def test_environments_that_somebody_else_has_stepped():
     """Their stacks are broken in the midst of a rollout, which is then stored as it is; the next one is not."""
     env = transposed(VecFrameStack(counting(length=50), 4))
     model = PPOSND("CnnPolicy", env, **SIZES).learn(32)
-    buffer, given, whole = model.rollout_buffer, [], []
+    buffer, given, rollouts = model.rollout_buffer, [], []
     add = buffer.add
     buffer.add = lambda obs, *args: given.append(obs.clone()) or add(obs, *args)
-    model.train = lambda: whole.append((buffer._whole, buffer.store.read(th.arange(32)).view(16, 2, 4, 36, 36)))
+    model.train = lambda: rollouts.append((buffer._stores_stacks, buffer.store.read(th.arange(32)).view(16, 2, 4, 36, 36)))
     for _ in range(5):
         env.step(np.zeros(2, dtype=int))
     model.learn(64, reset_num_timesteps=False)
-    assert [broken for broken, _ in whole] == [True, False]
-    assert th.equal(th.cat([read for _, read in whole]), th.stack(given))
+    assert [broken for broken, _ in rollouts] == [True, False]
+    assert th.equal(th.cat([read for _, read in rollouts]), th.stack(given))
 
 
 def test_frames_are_stored_whole_where_novelty_reads_more_than_the_newest():
@@ -155,30 +155,36 @@ def test_rows_by_hand():
     store = FrameStore(3, 2, (3, 1, 1), th.uint8, "cpu", n_stack=3)
     observations = [[[0, 1, 2], [0, 0, 11]], [[1, 2, 3], [0, 0, 12]], [[2, 3, 4], [0, 12, 13]]]
     starts = np.array([[0, 0], [0, 1], [0, 0]], dtype=np.float32)
+    observations = np.array(observations, dtype=np.uint8)[..., None, None]
+    wrong = np.array([[9, 9, 9], [0, 0, 12]], dtype=np.uint8)[..., None, None]
     for step, obs in enumerate(observations):
-        wrong = th.tensor([[9, 9, 9], [0, 0, 12]], dtype=th.uint8).view(2, 3, 1, 1)
-        assert step == 0 or not store.store(step, wrong, starts[step])
-        assert store.store(step, th.tensor(obs, dtype=th.uint8).view(2, 3, 1, 1), starts[step])
+        for shown, continues in [(wrong, False), (obs, True)] * (step > 0):
+            uploader = FrameUploader(2, (3, 1, 1), np.uint8, th.device("cpu"), 3)
+            uploader.restart(observations[step - 1])
+            assert uploader.upload(shown, starts[step] > 0).continues_previous is continues
+        store.store(step, th.as_tensor(obs))
     store.finish(starts)
     assert store.read(th.tensor([3, 0, 5, 4]))[..., 0, 0].tolist() == [[0, 0, 12], [0, 1, 2], [0, 12, 13], [2, 3, 4]]
     assert store.newest[..., 0, 0, 0].tolist() == [[2, 11], [3, 12], [4, 13]]
 
 
+@pytest.mark.parametrize("uploader_class", [StackUploader, FrameUploader])
 @pytest.mark.parametrize("n_stack", [1, 3])
-def test_uploaded_stacks_are_those_of_the_environment(n_stack):
+def test_uploaded_stacks_are_those_of_the_environment(n_stack, uploader_class):
     """Episodes of 4 and 5 steps; the newest frame alone travels, but at the start and where somebody else stepped."""
     venv = DummyVecEnv([lambda i=i: Grainy(CountingEnv(i, length=4 + i, image=True)) for i in range(2)])
     env = VecFrameStack(transposed(venv), n_stack)
-    uploader = FrameUploader(2, (n_stack, 36, 36), np.uint8, th.device("cpu"), n_stack)
-    kept = [(uploader.restart(env.reset()), env.stacked_obs.stacked_obs.copy())]
-    whole = []
+    uploader = uploader_class(2, (n_stack, 36, 36), np.uint8, th.device("cpu"), n_stack)
+    kept = [(uploader.restart(env.reset()).tensor, env.stacked_obs.stacked_obs.copy())]
+    uploaded_whole = []
     for step in range(20):
         if step == 12:  # within both episodes
             env.step(np.zeros(2, dtype=int))
         obs, _, dones, _ = env.step(np.zeros(2, dtype=int))
-        kept.append((uploader.upload(obs, dones), obs.copy()))
-        whole.append(not uploader.is_stack)
-    assert np.flatnonzero(whole).tolist() == ([] if n_stack == 1 else [12])
+        tensor, continues_previous = uploader.upload(obs, dones)
+        kept.append((tensor, obs.copy()))
+        uploaded_whole.append(not continues_previous)
+    assert np.flatnonzero(uploaded_whole).tolist() == ([] if n_stack == 1 else [12])
     for uploaded, obs in kept:  # also those of the past: nothing is overwritten
         assert np.array_equal(uploaded.numpy(), obs)
 
@@ -191,30 +197,34 @@ def test_older_frames_are_compared_in_every_pixel():
         uploader.restart(frames[:, :3])
         obs = frames[:, 1:].copy()
         obs[env, frame, row, column] += 1
-        assert np.array_equal(uploader.upload(obs, np.zeros(2, dtype=bool)).numpy(), obs)
-        assert not uploader.is_stack
+        uploaded = uploader.upload(obs, np.zeros(2, dtype=bool))
+        assert np.array_equal(uploaded.tensor.numpy(), obs) and not uploaded.continues_previous
         obs = np.concatenate([obs[:, 1:], 255 - obs[:, -1:]], axis=1)
-        assert np.array_equal(uploader.upload(obs, np.zeros(2, dtype=bool)).numpy(), obs)
-        assert uploader.is_stack
+        uploaded = uploader.upload(obs, np.zeros(2, dtype=bool))
+        assert np.array_equal(uploaded.tensor.numpy(), obs) and uploaded.continues_previous
 
 
 def test_rollouts_from_uploaded_frames_are_the_same():
     rollouts = []
-    for uploads in (False, True):
-        env = VecFrameStack(transposed(counting(2, length=5)), 3)
+    for uploader in (StackUploader, FrameUploader, ObsUploader):
+        env = VecFrameStack(transposed(counting(2, length=5)), 4)
         model = PPOSND("CnnPolicy", env, **SIZES)
-        if uploads:
-            model._uploader = FrameUploader(2, (3, 36, 36), np.uint8, model.device, 3)
+        assert type(model._uploader) is StackUploader
+        if uploader is FrameUploader:  # as on CUDA
+            model._uploader = FrameUploader(2, (4, 36, 36), np.uint8, model.device, 4)
+        elif uploader is ObsUploader:  # stacks are then stored as they are
+            model._uploader = ObsUploader(model.device)
         model.learn(64)
+        assert model.rollout_buffer._stores_stacks is (uploader is ObsUploader)
         batch = next(model.rollout_buffer.get())
         rollouts.append((*batch, *model.policy.parameters()))
-    assert all(th.equal(one, other) for one, other in zip(*rollouts, strict=True))
+    for one, *others in zip(*rollouts, strict=True):
+        assert all(th.equal(one, other) for other in others)
 
 
 def test_a_rollout_is_stored_whole_where_somebody_else_stepped_during_it():
-    env = VecFrameStack(transposed(counting(2, length=9)), 3)
+    env = VecFrameStack(transposed(counting(2, length=9)), 4)
     model = PPOSND("CnnPolicy", env, **SIZES)
-    model._uploader = FrameUploader(2, (3, 36, 36), np.uint8, model.device, 3)
     seen = []
 
     class Meddling(BaseCallback):
@@ -225,5 +235,5 @@ def test_a_rollout_is_stored_whole_where_somebody_else_stepped_during_it():
             return True
 
     model.learn(32, callback=Meddling())
-    rows = th.arange(32)
-    assert th.equal(model.rollout_buffer.store.read(rows), th.cat(seen))
+    assert model.rollout_buffer._stores_stacks
+    assert th.equal(model.rollout_buffer.store.read(th.arange(32)), th.cat(seen))

@@ -61,7 +61,8 @@ class StreamRolloutBuffer(RolloutBuffer):
         self.coefs = np.array([ext_coef, int_coef] if n_streams == 2 else [1.0], dtype=np.float32)
         self.episodic = np.array([True, intrinsic_episodic][:n_streams], dtype=np.float32)
         self.n_stack = 1
-        self._whole = False  # whether this rollout's stacks are stored whole, not frame by frame
+        self.store: Any = None  # a FrameStore, or a dict of these; SB3's constructor calls reset(), which allocates it
+        self._stores_stacks = False  # whether the stacks of this rollout are stored as they are, not frame by frame
         #: row ``t * n_envs + n`` -> last observation of the episode that ended with step ``t`` of environment
         #: ``n``
         self.terminal_observations: dict[int, np.ndarray | dict[str, np.ndarray]] = {}
@@ -69,8 +70,8 @@ class StreamRolloutBuffer(RolloutBuffer):
 
     def reset(self) -> None:
         shape = (self.buffer_size, self.n_envs)
-        if not hasattr(self, "store") or self._whole:  # every row is overwritten by each rollout
-            self.store, self._whole = self._make_store(self.observation_space, self.n_stack), False
+        if self.store is None or self._stores_stacks:  # otherwise each rollout overwrites every row
+            self._allocate()
         self.actions = np.zeros((*shape, self.action_dim), dtype=self.action_space.dtype)
         self.log_probs = np.zeros(shape, dtype=np.float32)
         self.episode_starts = np.zeros(shape, dtype=np.float32)
@@ -84,15 +85,21 @@ class StreamRolloutBuffer(RolloutBuffer):
         """
         Store each frame of stacked observations only once. Observations that are already stored are lost.
 
-        :param n_stack: Number of frames in an observation, see :func:`~sb3_snd.ppo_snd.frame_stacks.find_stack`
+        :param n_stack: Number of frames in an observation, see
+            :func:`~sb3_snd.ppo_snd.frame_stacks.find_stack`; 1 for dicts
         """
+        assert n_stack == 1 or not isinstance(self.observation_space, spaces.Dict)
         if n_stack != self.n_stack:
             self.n_stack = n_stack
-            del self.store
-            self.store = self._make_store(self.observation_space, n_stack)
+            self._allocate()
+
+    def _allocate(self) -> None:
+        """Free the memory of stored observations, and allocate that of a rollout's."""
+        self.store, self._stores_stacks = None, False
+        self.store = self._make_store(self.observation_space, self.n_stack)
 
     def _make_store(self, space: spaces.Space, n_stack: int) -> Any:
-        """Allocate memory for the observations of a rollout, or a dict of such stores."""
+        """Create the store of a rollout's observations, or a dict of these."""
         if isinstance(space, spaces.Dict):
             return {key: self._make_store(subspace, n_stack) for key, subspace in space.items()}
         dtype = th.as_tensor(np.zeros(0, dtype=space.dtype)).dtype
@@ -112,7 +119,7 @@ class StreamRolloutBuffer(RolloutBuffer):
         episode_start: np.ndarray,
         value: th.Tensor,
         log_prob: th.Tensor,
-        is_stack: bool | None = None,
+        continues_previous: bool = False,
     ) -> None:
         """
         Store one step of all environments.
@@ -123,14 +130,14 @@ class StreamRolloutBuffer(RolloutBuffer):
         :param episode_start: Whether s_t begins an episode, ``(n_envs,)``
         :param value: ``(n_envs, S)``
         :param log_prob: ``(n_envs,)``
-        :param is_stack: Whether the older frames of s_t are those of the steps before; None means that they are
-            compared
+        :param continues_previous: Whether the older frames of s_t are those of the steps before, see
+            :class:`~sb3_snd.ppo_snd.frame_stacks.DeviceObs`; otherwise stacks are stored as they are
         """
         assert value.shape == (self.n_envs, self.n_streams), value.shape
         assert reward.shape == (self.n_envs, self.n_streams), reward.shape
-        if not map_obs(lambda store, new: store.store(self.pos, new, episode_start, is_stack), self.store, obs):
-            self._store_whole()
-            self.store.store(self.pos, obs, episode_start)
+        if self.n_stack > 1 and not (continues_previous or self.pos == 0 or self._stores_stacks):
+            self._switch_to_stacks()
+        map_obs(lambda store, new: store.store(self.pos, new), self.store, obs)
         self.actions[self.pos] = action.reshape(self.n_envs, self.action_dim)
         self.rewards[self.pos] = reward
         self.episode_starts[self.pos] = episode_start
@@ -139,17 +146,14 @@ class StreamRolloutBuffer(RolloutBuffer):
         self.pos += 1
         self.full = self.pos == self.buffer_size
 
-    def _store_whole(self) -> None:
-        """
-        Store whole stacks for the rest of this rollout, because other code has stepped or reset the
-        environments.
-        """
-        stacked = self.store
-        stacked.finish(self.episode_starts)
-        self.store, self._whole = self._make_store(self.observation_space, 1), True
+    def _switch_to_stacks(self) -> None:
+        """Store stacks as they are for the rest of this rollout, because other code has changed the environments."""
+        single_frames = self.store
+        single_frames.finish(self.episode_starts)
+        self.store, self._stores_stacks = self._make_store(self.observation_space, 1), True
         for step in range(self.pos):
             rows = th.arange(step * self.n_envs, (step + 1) * self.n_envs)
-            self.store.store(step, stacked.read(rows), self.episode_starts[step])
+            self.store.store(step, single_frames.read(rows))
 
     def discount(self, terminal_values: np.ndarray) -> np.ndarray:
         """

@@ -1,15 +1,24 @@
-"""Observations of a rollout with each frame stored once. Stacks are rebuilt from the newest frames.
+"""Observations of a rollout with each frame uploaded and stored once. Stacks are rebuilt from the newest frames.
 
 Knows how SB3's vector environments stack frames, but no network or reward.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space_channels_first
-from stable_baselines3.common.vec_env import VecCheckNan, VecEnv, VecEnvWrapper, VecFrameStack, VecMonitor, VecTransposeImage
+from stable_baselines3.common.type_aliases import TensorDict
+from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import (
+    VecCheckNan,
+    VecEnv,
+    VecEnvWrapper,
+    VecFrameStack,
+    VecMonitor,
+    VecTransposeImage,
+)
 
 #: wrappers that do not change the values of observations; other wrappers declare this by ``keeps_frames = True``
 TRANSPARENT = (VecMonitor, VecTransposeImage, VecCheckNan)
@@ -59,7 +68,13 @@ class FrameStore:
     """
 
     def __init__(
-        self, n_steps: int, n_envs: int, shape: tuple[int, ...], dtype: th.dtype, device: th.device | str, n_stack: int = 1
+        self,
+        n_steps: int,
+        n_envs: int,
+        shape: tuple[int, ...],
+        dtype: th.dtype,
+        device: th.device | str,
+        n_stack: int = 1,
     ) -> None:
         self.n_steps, self.n_envs, self.shape, self.n_stack = n_steps, n_envs, shape, n_stack
         self.frame_shape = shape if n_stack == 1 else (shape[0] // n_stack, *shape[1:])
@@ -69,8 +84,6 @@ class FrameStore:
         self._frames = th.zeros(self.first + n_steps * n_envs + 1, *self.frame_shape, dtype=dtype, device=device)
         #: row of each frame in each observation
         self._rows = th.zeros(n_steps, n_envs, n_stack, dtype=th.int64, device=device)
-        #: older frames that the next observation should have
-        self._older = th.zeros(n_envs, n_stack - 1, *self.frame_shape, dtype=dtype, device=device)
 
     @property
     def newest(self) -> th.Tensor:
@@ -81,30 +94,19 @@ class FrameStore:
         """Return all tensors that :meth:`read` reads."""
         return self._frames, self._rows
 
-    def store(self, step: int, obs: th.Tensor, begins: np.ndarray, is_stack: bool | None = None) -> bool:
+    def store(self, step: int, obs: th.Tensor) -> None:
         """
-        Store the observations of one step.
+        Store the observations of one step. From step 1 on, their older frames must be those of the steps before, or
+        zeros before the first frame of an episode.
 
         :param step: Index of the step, from 0
         :param obs: ``(N, *shape)``
-        :param begins: Whether an episode begins with the observation, ``(N,)``
-        :param is_stack: Whether the older frames are those of the steps before; None means that they are
-            compared
-        :return: False if the older frames are not those of the steps before; then nothing is stored
         """
         obs = obs.reshape(self.n_envs, self.n_stack, *self.frame_shape)
-        if self.n_stack > 1:
-            if step == 0:
-                older = self._frames[: self.first].view(self.n_stack - 1, self.n_envs, *self.frame_shape)
-                older.copy_(obs[:, :-1].transpose(0, 1))
-            elif is_stack is None:
-                self._older[th.as_tensor(begins > 0, device=self._frames.device)] = 0
-                is_stack = th.equal(obs[:, :-1], self._older)
-            if not is_stack and step > 0:
-                return False
-            self._older.copy_(obs[:, 1:])
+        if step == 0:
+            older = self._frames[: self.first].view(self.n_stack - 1, self.n_envs, *self.frame_shape)
+            older.copy_(obs[:, :-1].transpose(0, 1))
         self.newest[step].copy_(obs[:, -1])
-        return True
 
     def finish(self, episode_starts: np.ndarray) -> None:
         """
@@ -135,12 +137,102 @@ class FrameStore:
         return self._frames.index_select(0, rows).view(-1, *self.shape)
 
 
-class FrameUploader:
+class DeviceObs(NamedTuple):
+    """Observations on the device, ``(N, *obs_shape)`` or a dict of these, and how they relate to the previous ones."""
+
+    tensor: th.Tensor | TensorDict
+    continues_previous: bool  # whether the older frames of all stacks are known to be those of the steps before
+
+
+class ObsUploader:
     """
-    Observations of ``N`` environments on the device. Only the newest frame of a stack is uploaded, from pinned
-    memory and without waiting; the stack is rebuilt on the device. The older frames are compared with those of
-    the steps before. If they differ, because other code has stepped the environments, the whole observation is
-    uploaded.
+    Copy observations to the device as they are.
+
+    :param device: PyTorch device
+    """
+
+    def __init__(self, device: th.device) -> None:
+        self.device = device
+
+    def restart(self, obs: Any) -> DeviceObs:
+        """
+        Upload observations that need not continue earlier ones.
+
+        :param obs: ``(N, *obs_shape)``, or a dict of these
+        :return: the same observations on the device
+        """
+        return DeviceObs(obs_as_tensor(obs, self.device), continues_previous=False)
+
+    def upload(self, obs: Any, begins: np.ndarray) -> DeviceObs:
+        """
+        Upload the observations of the next step.
+
+        :param obs: ``(N, *obs_shape)``, or a dict of these
+        :param begins: Whether an episode begins with the observation, ``(N,)``
+        :return: the same observations on the device; the upload may still be running
+        """
+        return self.restart(obs)
+
+
+class StackUploader(ObsUploader):
+    """
+    Copy stacked observations to the device as they are, and compare their older frames with those of the steps
+    before, which differ if other code has stepped the environments.
+
+    :param n_envs: Environments, N
+    :param shape: Shape of one observation
+    :param dtype: Data type of the observations
+    :param device: PyTorch device
+    :param n_stack: Frames in an observation, along its first axis, see :func:`find_stack`
+    """
+
+    def __init__(
+        self,
+        n_envs: int,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        device: th.device,
+        n_stack: int = 1,
+    ) -> None:
+        super().__init__(device)
+        self.n_stack = n_stack
+        self._stacked = n_envs, n_stack, shape[0] // n_stack, *shape[1:]
+        #: frames of the last observation, oldest first, (N, c, H, W) each; the next frame overwrites the oldest one
+        self._frames = [th.as_tensor(np.zeros((n_envs, *self._stacked[2:]), dtype)) for _ in range(n_stack)]
+
+    def restart(self, obs: np.ndarray) -> DeviceObs:
+        """See :meth:`ObsUploader.restart`."""
+        for frame, shown in zip(self._frames, self._split(obs), strict=True):
+            frame.numpy()[:] = shown
+        return super().restart(obs)
+
+    def upload(self, obs: np.ndarray, begins: np.ndarray) -> DeviceObs:
+        """See :meth:`ObsUploader.upload`."""
+        if not self._continues_previous(obs, begins):
+            return self.restart(obs)
+        return DeviceObs(obs_as_tensor(obs, self.device), continues_previous=True)  # type: ignore[arg-type]
+
+    def _split(self, obs: np.ndarray) -> np.ndarray:
+        """Return the frames of observations, oldest first, ``(n_stack, N, c, H, W)``."""
+        return obs.reshape(self._stacked).swapaxes(0, 1)
+
+    def _continues_previous(self, obs: np.ndarray, begins: np.ndarray) -> bool:
+        """Compare the older frames with those of the steps before; if they are the same, take in the newest one."""
+        *older, newest = self._split(obs)
+        oldest, *expected = self._frames
+        for frame in expected:
+            frame.numpy()[begins] = 0
+        if not all(np.array_equal(frame.numpy(), shown) for frame, shown in zip(expected, older, strict=True)):
+            return False
+        oldest.numpy()[:] = newest
+        self._frames = [*expected, oldest]
+        return True
+
+
+class FrameUploader(StackUploader):
+    """
+    Upload only the newest frame of each stack, without waiting, and rebuild the stack on the device. Whole stacks
+    are uploaded if other code has stepped the environments.
 
     The caller must synchronise with the device between two calls, as reading the actions does.
 
@@ -151,49 +243,33 @@ class FrameUploader:
     :param n_stack: Frames in an observation, along its first axis, see :func:`find_stack`
     """
 
-    def __init__(self, n_envs: int, shape: tuple[int, ...], dtype: np.dtype[Any], device: th.device, n_stack: int = 1) -> None:
-        self.n_stack = n_stack
-        self.is_stack = False  #: whether the last observation's older frames were those of the steps before
-        self._stacked = n_envs, n_stack, shape[0] // n_stack, *shape[1:]
-        frames = [th.as_tensor(np.zeros((n_envs, *self._stacked[2:]), dtype)) for _ in range(n_stack)]
-        #: frames of the last observation, oldest first, (N, c, H, W) each; the next frame overwrites the oldest
-        #: one
-        self._frames = [frame.pin_memory() if device.type == "cuda" else frame for frame in frames]
-        self._stack = th.zeros(self._stacked, dtype=frames[0].dtype, device=device)
+    def __init__(
+        self,
+        n_envs: int,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        device: th.device,
+        n_stack: int = 1,
+    ) -> None:
+        super().__init__(n_envs, shape, dtype, device, n_stack)
+        if device.type == "cuda":
+            self._frames = [frame.pin_memory() for frame in self._frames]
+        self._stack = th.zeros(self._stacked, dtype=self._frames[0].dtype, device=device)
 
-    def restart(self, obs: np.ndarray) -> th.Tensor:
-        """
-        Upload whole observations, without any relation to earlier ones.
+    def restart(self, obs: np.ndarray) -> DeviceObs:
+        """See :meth:`ObsUploader.restart`."""
+        tensor = super().restart(obs.copy()).tensor
+        assert isinstance(tensor, th.Tensor)
+        self._stack = tensor.view(self._stacked)
+        return DeviceObs(tensor, continues_previous=False)
 
-        :param obs: ``(N, *shape)``
-        :return: the same observations on the device
-        """
-        obs = obs.reshape(self._stacked)
-        for index, frame in enumerate(self._frames):
-            frame.numpy()[:] = obs[:, index]
-        self._stack = th.as_tensor(obs.copy()).to(self._stack.device)
-        return self._stack.flatten(1, 2)
-
-    def upload(self, obs: np.ndarray, begins: np.ndarray) -> th.Tensor:
-        """
-        Upload the observations of the next step.
-
-        :param obs: ``(N, *shape)``
-        :param begins: Whether an episode begins with the observation, ``(N,)``
-        :return: the same observations on the device; the upload may still be running
-        """
-        stacked = obs.reshape(self._stacked)
-        oldest, *expected = self._frames
-        for frame in expected:
-            frame.numpy()[begins] = 0
-        self.is_stack = all(np.array_equal(frame.numpy(), stacked[:, index]) for index, frame in enumerate(expected))
-        if not self.is_stack:
+    def upload(self, obs: np.ndarray, begins: np.ndarray) -> DeviceObs:
+        """See :meth:`ObsUploader.upload`."""
+        if not self._continues_previous(obs, begins):
             return self.restart(obs)
-        oldest.numpy()[:] = stacked[:, -1]
-        self._frames = [*expected, oldest]
-        newest = oldest.to(self._stack.device, non_blocking=True, copy=True)
+        newest = self._frames[-1].to(self.device, non_blocking=True, copy=True)
         older = self._stack[:, 1:]
         if begins.any() and self.n_stack > 1:
             older = older.masked_fill(th.as_tensor(begins, device=older.device).view(-1, 1, 1, 1, 1), 0)
         self._stack = th.cat([older, newest.unsqueeze(1)], dim=1)
-        return self._stack.flatten(1, 2)
+        return DeviceObs(self._stack.flatten(1, 2), continues_previous=True)

@@ -14,14 +14,14 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.utils import explained_variance, obs_as_tensor
+from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_snd.common.preprocessing import FrameReader
 from sb3_snd.common.type_aliases import STREAM_NAMES
 from sb3_snd.ppo_snd.acting import Actor
 from sb3_snd.ppo_snd.buffers import StreamRolloutBuffer
-from sb3_snd.ppo_snd.frame_stacks import FrameUploader, find_stack
+from sb3_snd.ppo_snd.frame_stacks import FrameUploader, ObsUploader, StackUploader, find_stack
 from sb3_snd.rewards.rollout import Rollout
 from sb3_snd.wrappers import VecIntrinsicReward
 
@@ -37,12 +37,12 @@ class StreamPPO(PPO):
 
     rollout_buffer: StreamRolloutBuffer
     _actor: Actor
-    _uploader: FrameUploader | None = None  # None if observations are copied to the device as they are
+    _uploader: ObsUploader
 
     def _store_frames_once(self, reads_frames: bool) -> None:
         """
-        Store single frames instead of stacks if the environment stacks like SB3's ``VecFrameStack`` and novelty
-        needs only the newest frame.
+        Store single frames instead of stacks if the environment stacks like SB3's ``VecFrameStack`` and
+        novelty needs only the newest frame.
 
         :param reads_frames: Whether novelty reads the stored frames
         """
@@ -53,11 +53,15 @@ class StreamPPO(PPO):
             channels = FrameReader(self.observation_space).shape[0]
             n_stack = n_stack if self.observation_space.shape[0] // n_stack >= channels else 1  # type: ignore[index]
         self.rollout_buffer.set_stack(n_stack)
-        self._uploader = None
         space = self.observation_space
-        if self.device.type == "cuda" and isinstance(space, spaces.Box) and len(space.shape) == 3:
+        self._uploader = ObsUploader(self.device)
+        if isinstance(space, spaces.Box) and len(space.shape) == 3:
             assert space.dtype is not None
-            self._uploader = FrameUploader(self.n_envs, space.shape, space.dtype, self.device, n_stack)
+            stacks = self.n_envs, space.shape, space.dtype, self.device, n_stack
+            if self.device.type == "cuda":
+                self._uploader = FrameUploader(*stacks)
+            elif n_stack > 1:
+                self._uploader = StackUploader(*stacks)
 
     @property
     def _trains_images_on_cpu(self) -> bool:
@@ -107,10 +111,7 @@ class StreamPPO(PPO):
         if self.use_sde:
             self.policy.reset_noise(env.num_envs)
         callback.on_rollout_start()
-        uploader = self._uploader
-        first: Any = self._last_obs
-        obs_tensor = obs_as_tensor(first, self.device) if uploader is None else uploader.restart(first)
-        is_stack = None if uploader is None else True
+        obs_tensor, continues_previous = self._uploader.restart(self._last_obs)
 
         while n_steps < n_rollout_steps:
             if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
@@ -138,15 +139,12 @@ class StreamPPO(PPO):
             if isinstance(env, VecIntrinsicReward):
                 for idx, successor in env.terminal_observations.items():
                     rollout_buffer.terminal_observations[n_steps * env.num_envs + idx] = successor
-            rollout_buffer.add(obs_tensor, actions, rewards, self._last_episode_starts, values, log_probs, is_stack)  # type: ignore[arg-type]
+            starts: Any = self._last_episode_starts
+            rollout_buffer.add(obs_tensor, actions, rewards, starts, values, log_probs, continues_previous)
             n_steps += 1
             self._last_obs = new_obs  # type: ignore[assignment]
             self._last_episode_starts = dones
-            if uploader is None:
-                obs_tensor = obs_as_tensor(new_obs, self.device)  # type: ignore[arg-type]
-            else:
-                obs_tensor = uploader.upload(new_obs, dones)  # type: ignore[arg-type]
-                is_stack = uploader.is_stack
+            obs_tensor, continues_previous = self._uploader.upload(new_obs, dones)
 
         with th.no_grad():
             values = self.policy.predict_values(obs_tensor)
