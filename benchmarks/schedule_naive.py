@@ -33,15 +33,15 @@ def make_plain(net: th.nn.Module) -> None:
             module.inplace = False  # type: ignore[assignment]
 
 
-def plain_contrast(anchors: tuple[th.Tensor, th.Tensor], columns: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+def plain_contrast(predictions: tuple[th.Tensor, th.Tensor], features: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     """
     Compute what ``STDTarget.contrast`` computes, by the formula, with all logits at once.
 
-    :param anchors: ``(P, B, L)`` each
-    :param columns: ``(P, B, L)``
+    :param predictions: ``(P, B, L)`` each
+    :param features: ``(P, B, L)``
     :return: sum of both cross-entropies, and of both mean norms of the logits
     """
-    logits = [part @ columns.transpose(1, 2) for part in anchors]  # (P, B, B) each
+    logits = [part @ features.transpose(1, 2) for part in predictions]  # (P, B, B) each
     norm = logits[0].norm(dim=(1, 2)).mean() + logits[1].norm(dim=(1, 2)).mean()
     return infonce(logits[0]) + infonce(logits[1]), norm
 

@@ -157,3 +157,14 @@ class Forgetful(Mean):
 def test_each_flaw_is_named(target, sentence):
     with pytest.raises(ValueError, match=rf"^{target.__name__} with frames of shape \(1, 36, 40\): .*{sentence}"):
         check_target(target)
+
+
+def test_who_keeps_statistics():
+    """Whoever updates them, in a class of its own or of a parent."""
+
+    class Child(Forgetful):
+        pass
+
+    kept = {cls: cls((5,)).keeps_statistics for cls in (*TARGETS.values(), Mean, Forgetful, Child)}
+    assert {cls for cls, keeps in kept.items() if keeps} == {TARGETS["rnd"], Forgetful, Child}
+    assert TARGETS["v"]((1, 36, 36), normalize_input=True).keeps_statistics

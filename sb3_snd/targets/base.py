@@ -5,7 +5,7 @@ optimiser.
 """
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch as th
 from torch import nn
@@ -24,18 +24,22 @@ class Target(nn.Module, ABC):
     """
 
     eta: ClassVar[float] = 1.0  #: default scale of the intrinsic reward
+    #: whether :meth:`update_statistics` must be called; True for every subclass that overrides it
+    keeps_statistics: bool = False
     convs: tuple[Conv, ...]
     learner_convs: tuple[Conv, ...]
     activation: ClassVar[type[nn.Module]] = nn.ReLU
     gain: ClassVar[float] = 1.0
     learner_gain: ClassVar[float] = 1.0
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.keeps_statistics = cls.keeps_statistics or "update_statistics" in vars(cls)
+
     def __init__(self, frame_shape: tuple[int, ...], features_dim: int | None = None) -> None:
         super().__init__()
         validate({"features_dim": features_dim}, {"features_dim": or_none(integer(1, MAX_WIDTH))})
         self.frame_shape = frame_shape
-        #: whether :meth:`update_statistics` must be called
-        self.keeps_statistics = type(self).update_statistics is not Target.update_statistics
         self.features_dim = features_dim or (512 if len(frame_shape) == 3 else 128)
         self.encoder = encoder(frame_shape, self.convs, self.features_dim, self.activation)
         orthogonal_(self.encoder, self.gain)

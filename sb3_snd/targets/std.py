@@ -2,8 +2,8 @@
 
 Pecháč, Chovanec, Farkaš: Self-supervised network distillation, arXiv 2302.11563, section 4. Anand et al.:
 Unsupervised state representation learning in Atari, arXiv 1906.08226, eq. 2 and 3. Departs from ST-DIM, as the
-reference does: the softmax runs over the anchors, the global features are those of s_{t+1}, and the local ones
-are those of s_t. Two terms of weight 1e-4 keep the logits small and spread the features.
+reference does: the softmax runs over the predictions, the global features are those of s_{t+1}, and the local
+ones are those of s_t. Two terms of weight 1e-4 keep the logits small and spread the features.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from sb3_snd.common.torch_layers import orthogonal_
 from sb3_snd.common.type_aliases import Transitions
 from sb3_snd.common.validation import MAX_WIDTH, integer, or_none, validate
-from sb3_snd.targets.vic import VICTarget
+from sb3_snd.targets.shared_nets import SharedNetsTarget
 
 REGULARISATION = 1e-4
 # On a CPU at most so many logits are computed at a time, so that they stay in its cache. More are never kept
@@ -25,10 +25,10 @@ CACHED_LOGITS = 2**21
 
 def infonce(logits: th.Tensor) -> th.Tensor:
     """
-    Compute the cross-entropy over the second axis. The correct class of column j is j (arXiv 1906.08226, eq.
-    1).
+    Compute the cross-entropy over the second axis, which holds the predictions (arXiv 1906.08226, eq. 1). The
+    correct prediction for the features in column j is j.
 
-    :param logits: ``(P, B, B)``
+    :param logits: Products of predictions and features, ``(P, B, B)``
     :return: scalar, mean over positions and columns
     """
     positions, n, _ = logits.shape
@@ -42,29 +42,31 @@ class SpatialInfoNCE(th.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, anchors: th.Tensor, columns: th.Tensor) -> th.Tensor:  # type: ignore[override]
+    def forward(ctx: Any, predictions: th.Tensor, features: th.Tensor) -> th.Tensor:  # type: ignore[override]
         """
         Compute the loss, and save its gradients for :meth:`backward`.
 
-        :param anchors: Two sets of B predictions at each position, ``(P, 2 * B, L)``
-        :param columns: Features with which they are compared, ``(P, B, L)``
+        :param predictions: Two sets of B predictions at each position, ``(P, 2 * B, L)``
+        :param features: Local features with which they are compared, ``(P, B, L)``
         :return: scalar
         """
-        anchors, columns = anchors.float(), columns.float()
-        positions, n, _ = columns.shape
-        block = max(1, CACHED_LOGITS // (2 * n * n)) if columns.device.type == "cpu" else positions
-        nce = columns.new_zeros(())
-        grads = th.empty_like(anchors), th.empty_like(columns)
-        with th.autocast(columns.device.type, enabled=False):
+        predictions, features = predictions.float(), features.float()
+        positions, n, _ = features.shape
+        block = max(1, CACHED_LOGITS // (2 * n * n)) if features.device.type == "cpu" else positions
+        nce = features.new_zeros(())
+        grads = th.empty_like(predictions), th.empty_like(features)
+        with th.autocast(features.device.type, enabled=False):
             for start in range(0, positions, block):
                 part = slice(start, start + block)
-                logits = columns[part] @ anchors[part].transpose(1, 2)  # (p, B, 2 * B)
-                grad = logits.unflatten(2, (2, n)).log_softmax(dim=3)  # (p, B column, 2, B anchor)
-                nce -= grad.diagonal(dim1=1, dim2=3).sum()
-                grad.exp_().diagonal(dim1=1, dim2=3).sub_(1)
-                grad = grad.flatten(2)
-                th.matmul(grad.transpose(1, 2), columns[part], out=grads[0][part])
-                th.matmul(grad, anchors[part], out=grads[1][part])
+                logits = features[part] @ predictions[part].transpose(1, 2)  # (p, B, 2 * B)
+                log_p = logits.unflatten(2, (2, n)).log_softmax(dim=3)  # (p, B features, 2, B predictions)
+                nce -= log_p.diagonal(dim1=1, dim2=3).sum()  # prediction j is correct for features j
+                # d cross-entropy / d logits = softmax - one-hot, in place of log_p
+                p_minus_onehot = log_p.exp_()
+                p_minus_onehot.diagonal(dim1=1, dim2=3).sub_(1)
+                grad_logits = p_minus_onehot.flatten(2)  # (p, B, 2 * B)
+                th.matmul(grad_logits.transpose(1, 2), features[part], out=grads[0][part])
+                th.matmul(grad_logits, predictions[part], out=grads[1][part])
         ctx.save_for_backward(*grads)
         ctx.size = positions * n
         return nce / ctx.size
@@ -76,27 +78,28 @@ class SpatialInfoNCE(th.autograd.Function):
         Scale the saved gradients.
 
         :param grad: Gradient with respect to the result, scalar
-        :return: gradients with respect to anchors and columns
+        :return: gradients with respect to predictions and features
         """
         return tuple(grad / ctx.size * saved for saved in ctx.saved_tensors)
 
 
-def logit_norm(anchors: th.Tensor, columns: th.Tensor) -> th.Tensor:
+def logit_norm(predictions: th.Tensor, features: th.Tensor) -> th.Tensor:
     """
-    Compute the mean Frobenius norm of each position's logits ``columns @ anchorsᵀ`` from the L x L Gram
+    Compute the mean Frobenius norm of each position's logits ``features @ predictionsᵀ`` from the L x L Gram
     matrices of both.
 
-    :param anchors: ``(P, B, L)``
-    :param columns: ``(P, B, L)``
+    :param predictions: ``(P, B, L)``
+    :param features: ``(P, B, L)``
     :return: scalar
     """
-    squares = (anchors.transpose(1, 2) @ anchors) * (columns.transpose(1, 2) @ columns)  # (P, L, L)
+    squares = (predictions.transpose(1, 2) @ predictions) * (features.transpose(1, 2) @ features)  # (P, L, L)
     return squares.sum(dim=(1, 2)).clamp(min=1e-12).sqrt().mean()
 
 
-class STDTarget(VICTarget):
+class STDTarget(SharedNetsTarget):
     """
-    Target with the nets of SND-VIC, except for the learner's gain, and two linear projections for the loss.
+    Target of SND-STD, with two linear projections for the loss.
+
     Local features are the map after the third convolution. For vectors they are the last hidden layer, a map of
     one position.
 
@@ -128,21 +131,22 @@ class STDTarget(VICTarget):
         for projection in (self.global_projection, self.local_projection):
             orthogonal_(projection, self.gain)
 
-    def contrast(self, anchors: tuple[th.Tensor, th.Tensor], columns: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    def contrast(self, predictions: tuple[th.Tensor, th.Tensor], features: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """
         Compute the contrastive loss and the norm of its logits.
 
-        :param anchors: Predictions from global and from local features of s_{t+1}, ``(P, B, L)`` each
-        :param columns: Local features of s_t, ``(P, B, L)``
+        :param predictions: Predictions from global and from local features of s_{t+1}, ``(P, B, L)`` each
+        :param features: Local features of s_t, ``(P, B, L)``
         :return: sum of both cross-entropies, and sum of both mean norms of the logits
         """
-        positions, n, _ = columns.shape
+        positions, n, _ = features.shape
         if 2 * positions * n * n > CACHED_LOGITS:
-            nce = SpatialInfoNCE.apply(th.cat(anchors, dim=1), columns)
-            return nce, logit_norm(anchors[0], columns) + logit_norm(anchors[1], columns)
+            nce = SpatialInfoNCE.apply(th.cat(predictions, dim=1), features)
+            return nce, logit_norm(predictions[0], features) + logit_norm(predictions[1], features)
         # Few enough logits to keep, as for vectors: both terms share them, and their gradients share one
         # backward pass
-        logits = (columns @ th.cat(anchors, dim=1).transpose(1, 2)).unflatten(2, (2, n))  # (P, B column, 2, B anchor)
+        logits = features @ th.cat(predictions, dim=1).transpose(1, 2)  # (P, B, 2 * B)
+        logits = logits.unflatten(2, (2, n))  # (P, B features, 2, B predictions)
         nce = -2 * logits.log_softmax(dim=3).diagonal(dim1=1, dim2=3).mean()
         return nce, logits.square().sum(dim=(1, 3)).clamp(min=1e-12).sqrt().mean(dim=0).sum()
 
@@ -150,15 +154,15 @@ class STDTarget(VICTarget):
         """Compute distillation (summed), and InfoNCE with its two regularisers; see :meth:`Target.loss`."""
         maps = self.encoder[: self.n_local_layers](batch.frames)  # (M, L, H, W) or (M, L)
         z, z_next = batch.split(self.encoder[self.n_local_layers :](maps))  # (B, D) each
-        local, local_next = batch.split(
-            maps.permute(0, 2, 3, 1).flatten(1, 2) if maps.ndim == 4 else maps.unsqueeze(1)
-        )  # (B, P, L) each; channels-last maps are not copied
+        # (M, P, L); channels-last maps are not copied
+        by_position = maps.permute(0, 2, 3, 1).flatten(1, 2) if maps.ndim == 4 else maps.unsqueeze(1)
+        local, local_next = batch.split(by_position)  # (B, P, L) each
         distill = (learner(batch.states) - z.detach()).square().sum()
 
-        columns = local.transpose(0, 1)  # (P, B, L)
-        by_global = self.global_projection(z_next).expand_as(columns)
+        local = local.transpose(0, 1)  # (P, B, L)
+        by_global = self.global_projection(z_next).expand_as(local)
         by_local = self.local_projection(local_next).transpose(0, 1)
-        nce, norm = self.contrast((by_global, by_local), columns)
+        nce, norm = self.contrast((by_global, by_local), local)
         feature_std = -z.std(dim=1).mean()
         target = nce + REGULARISATION * (norm + feature_std)
         return {

@@ -9,13 +9,10 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
-from sb3_snd.common.torch_layers import snd_convs
 from sb3_snd.common.type_aliases import Transitions
-from sb3_snd.common.validation import MAX_WIDTH, integer, validate
-from sb3_snd.targets.base import Target
+from sb3_snd.targets.shared_nets import SharedNetsTarget
 
 COVARIANCE_WEIGHT = 1 / 25
-WIDTH_RULES = {"target_width": integer(1, MAX_WIDTH), "learner_width": integer(1, MAX_WIDTH)}
 
 
 def spread_terms(features: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
@@ -34,7 +31,7 @@ def spread_terms(features: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     return variance, (cov.square().sum() - variances.square().sum()) / dim
 
 
-class VICTarget(Target):
+class VICTarget(SharedNetsTarget):
     """
     Target of SND-VIC.
 
@@ -45,23 +42,7 @@ class VICTarget(Target):
     """
 
     eta = 0.25
-    gain = 0.5
     learner_gain = 2**0.5
-
-    def __init__(
-        self,
-        frame_shape: tuple[int, ...],
-        features_dim: int | None = None,
-        target_width: int = 128,
-        learner_width: int = 128,
-    ) -> None:
-        validate({"target_width": target_width, "learner_width": learner_width}, WIDTH_RULES)
-        self.convs, self.learner_convs = snd_convs(target_width), snd_convs(learner_width)
-        super().__init__(frame_shape, features_dim)
-
-    def novelty(self, prediction: th.Tensor, features: th.Tensor) -> th.Tensor:
-        """Return the mean of (\\|p - z\\| + 1e-8)², ``(n,)``. The small number is the reference's."""
-        return ((prediction - features).abs() + 1e-8).square().mean(dim=1)
 
     def loss(self, batch: Transitions, learner: nn.Module) -> dict[str, th.Tensor]:
         """Compute distillation, and VICReg with weights 1, 1 and 1/25; see :meth:`Target.loss`."""
