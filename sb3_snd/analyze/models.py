@@ -63,7 +63,10 @@ def load_models(paths: Sequence[Path], env_id: str | None, device: str) -> list[
 
 
 def _find_config(path: Path) -> Path:
-    """Return the folder with ``config.yml`` and ``args.yml`` that belongs to a model in one of the Zoo's log folders."""
+    """
+    Return the folder with ``config.yml`` and ``args.yml`` that belongs to a model in one of the Zoo's log
+    folders.
+    """
     folders = [file.parent for file in path.parent.glob("*/config.yml") if (file.parent / "args.yml").is_file()]
     if len(folders) != 1:
         raise ValueError(

@@ -34,7 +34,10 @@ class ReferenceStates(NamedTuple):
 
     @property
     def rows(self) -> np.ndarray:
-        """Return the rows of the reference states, whose successors are in the same episode, ``(n_states,)`` int64."""
+        """
+        Return the rows of the reference states, whose successors are in the same episode, ``(n_states,)``
+        int64.
+        """
         return np.flatnonzero(self.steps[1:] > 0)[: self.n_states]
 
     @property
@@ -44,7 +47,10 @@ class ReferenceStates(NamedTuple):
 
     @property
     def episode(self) -> np.ndarray:
-        """Return the rows of the longest episode, or of the collected part of it, in order of time, ``(length,)``."""
+        """
+        Return the rows of the longest episode, or of the collected part of it, in order of time,
+        ``(length,)``.
+        """
         n_envs = self.steps.shape[1]
         last = int(self.steps.argmax())
         return np.arange(last - int(self.steps.max()) * n_envs, last + 1, n_envs)
@@ -127,7 +133,10 @@ def make_views(models: Sequence[Model], collector: Model, env: VecEnv) -> tuple[
 
 
 def _load_normalizer(model: Model) -> VecNormalize | None:
-    """Load the statistics that normalised observations in the model's run, without an environment; None if there are none."""
+    """
+    Load the statistics that normalised observations in the model's run, without an environment; None if there
+    are none.
+    """
     path = None if model.config is None else model.config / "vecnormalize.pkl"
     if path is None or not path.is_file():
         return None

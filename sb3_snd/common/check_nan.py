@@ -67,9 +67,9 @@ def gradient_norm(net: nn.Module) -> th.Tensor:
 
 def check_gradients(net: nn.Module, owner: str, terms: dict[str, Any] | None = None, norm: th.Tensor | None = None) -> None:
     """
-    Check that all gradients are finite. This must be called before an optimiser's step. It reads one value from
-    the device. While a call is being recorded it does nothing: a recorded call has to return the norm, which is
-    checked later.
+    Check that all gradients are finite. This must be called before an optimiser's step. It reads one value
+    from the device. While a call is being recorded it does nothing: a recorded call has to return the norm,
+    which is checked later.
 
     :param net: The net with the gradients
     :param owner: Name of the algorithm to which the loss belongs

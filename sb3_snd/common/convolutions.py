@@ -20,8 +20,8 @@ Layer = tuple[nn.Conv2d, nn.ReLU | nn.ELU]  # a convolution and the activation a
 @cache
 def can_fuse() -> bool:
     """
-    Try oneDNN's convolution followed by a ReLU. The operator is private to PyTorch, and not every CPU supports
-    it in bfloat16.
+    Try oneDNN's convolution followed by a ReLU. The operator is private to PyTorch, and not every CPU
+    supports it in bfloat16.
 
     :return: whether it exists and computes the correct result
     """
@@ -36,8 +36,8 @@ def can_fuse() -> bool:
 
 def fusible(layers: Sequence[nn.Module]) -> list[Layer]:
     """
-    Find the convolutions at the beginning of a net that are followed by a ReLU or an ELU. The search ends at a
-    layer with a hook, which would not be called, and at a subclass, which may compute something else.
+    Find the convolutions at the beginning of a net that are followed by a ReLU or an ELU. The search ends at
+    a layer with a hook, which would not be called, and at a subclass, which may compute something else.
 
     :param layers: Layers of the net in their order
     :return: ``n`` convolutions with their activations, which are the first ``2 * n`` layers
@@ -56,8 +56,8 @@ def _is_fusible(pair: Layer) -> bool:
 
 class Convolutions(th.autograd.Function):
     """
-    Several convolutions, each followed by an activation. Outputs and gradients equal those of ``nn.Conv2d`` and
-    the activation under autocast bit for bit, except that a ReLU turns NaN into 0.
+    Several convolutions, each followed by an activation. Outputs and gradients equal those of ``nn.Conv2d``
+    and the activation under autocast bit for bit, except that a ReLU turns NaN into 0.
     """
 
     @staticmethod
@@ -151,8 +151,8 @@ def poison(layers: Sequence[Layer], frames: th.Tensor) -> th.Tensor:
     makes it NaN, as the layers would one by one.
 
     :param layers: The layers
-    :param frames: Input of the layers, ``(n, C, H, W)``. Frames in bfloat16 come from uint8 images and are not
-        searched.
+    :param frames: Input of the layers, ``(n, C, H, W)``. Frames in bfloat16 come from uint8 images and are
+        not searched.
     :return: ``(n,)`` float32: NaN if the frame or any weight or bias is not finite, else 0
     """
     weights = th.stack([parameter.sum() for parameter in _parameters(layers)]).sum()

@@ -29,8 +29,8 @@ def can_record(device: th.device) -> bool:
 
 def is_recording() -> bool:
     """
-    Tell whether the current call is being recorded. Nothing in such a call may be read on the host, since it is
-    not executed.
+    Tell whether the current call is being recorded. Nothing in such a call may be read on the host, since it
+    is not executed.
 
     :return: whether it is being recorded
     """
@@ -117,7 +117,8 @@ class Replay:
 
     :param function: Function of tensors. It must not read a tensor on the host, and nothing but its arguments
         may change from call to call
-    :param state: Returns everything that the function reads or writes besides its arguments, for :meth:`check`
+    :param state: Returns everything that the function reads or writes besides its arguments, for
+        :meth:`check`
     """
 
     def __init__(self, function: Callable[..., Tensors], state: Callable[[], Iterable[Any]]) -> None:
@@ -252,7 +253,10 @@ def optimizer_state(optimizer: th.optim.Optimizer) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def unchecked_distributions() -> Iterator[None]:
-    """Disable the argument checks of PyTorch's distributions, for which the host would have to wait for the device."""
+    """
+    Disable the argument checks of PyTorch's distributions, for which the host would have to wait for the
+    device.
+    """
     distribution = th.distributions.Distribution
     before = distribution._validate_args
     distribution.set_default_validate_args(False)

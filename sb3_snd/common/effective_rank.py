@@ -8,8 +8,8 @@ import torch as th
 
 def spectrum(features: th.Tensor) -> th.Tensor:
     """
-    Compute the squared singular values of the centred features, which are ``n`` times their variances along the
-    principal axes.
+    Compute the squared singular values of the centred features, which are ``n`` times their variances along
+    the principal axes.
 
     :param features: ``(n, D)`` float32
     :return: ``(min(n, D),)`` float64, descending
@@ -22,8 +22,8 @@ def spectrum(features: th.Tensor) -> th.Tensor:
 def effective_rank(spectrum: th.Tensor) -> float:
     """
     Compute how many directions the features take. This is the exponential of the entropy of the singular
-    values, normalised to the sum 1 (Roy and Vetterli, The effective rank, EUSIPCO 2007, eq. 1 to 3). It is D if
-    all singular values are equal.
+    values, normalised to the sum 1 (Roy and Vetterli, The effective rank, EUSIPCO 2007, eq. 1 to 3). It is D
+    if all singular values are equal.
 
     :param spectrum: Squared singular values, ``(k,)``
     :return: a number between 1 and k, or 0 if all values are 0 because all features are the same

@@ -21,8 +21,8 @@ def resolve_precision(precision: str, device: th.device) -> str:
     Choose the number format in which convolutions and the linear layers after them compute. Weights, losses,
     the difference that gives novelty, and optimisers are always float32.
 
-    - ``"auto"``: bfloat16 if the processor multiplies in it (AVX512-BF16, AMX, CUDA from sm_80; no GPU has TF32
-      without it), otherwise float32. Convolutions are in channels-last layout on CPU and CUDA.
+    - ``"auto"``: bfloat16 if the processor multiplies in it (AVX512-BF16, AMX, CUDA from sm_80; no GPU has
+      TF32 without it), otherwise float32. Convolutions are in channels-last layout on CPU and CUDA.
     - ``"bfloat16"``: always bfloat16, with the same layout.
     - ``"float32"``: PyTorch's defaults, including the layout.
 
@@ -43,8 +43,8 @@ def resolve_precision(precision: str, device: th.device) -> str:
 
 class Encoder(nn.Sequential):
     """
-    Sequence of layers that compute in bfloat16 if :func:`set_precision` has set it. Inputs, outputs and weights
-    are float32. A slice of it computes in the same format.
+    Sequence of layers that compute in bfloat16 if :func:`set_precision` has set it. Inputs, outputs and
+    weights are float32. A slice of it computes in the same format.
     """
 
     reduced: bool = False  #: whether it computes in bfloat16
@@ -79,8 +79,8 @@ class Encoder(nn.Sequential):
 
 def set_precision(module: nn.Module, precision: str) -> None:
     """
-    Set, in place, the number format of all encoders in a module, and the memory layout that processors convolve
-    fastest.
+    Set, in place, the number format of all encoders in a module, and the memory layout that processors
+    convolve fastest.
 
     :param module: Module with encoders, which are initialised but not yet trained
     :param precision: Result of :func:`~sb3_snd.common.precision.resolve_precision`
@@ -96,8 +96,8 @@ def set_precision(module: nn.Module, precision: str) -> None:
 
 def match_layout(optimizer: th.optim.Optimizer) -> None:
     """
-    Copy an optimiser's state to the memory layout of its parameters, in place. Fused optimisers process memory
-    in its order, and a loaded state has the layout of the parameters with which it was saved.
+    Copy an optimiser's state to the memory layout of its parameters, in place. Fused optimisers process
+    memory in its order, and a loaded state has the layout of the parameters with which it was saved.
 
     :param optimizer: Optimiser whose state has been loaded
     """

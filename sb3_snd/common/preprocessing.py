@@ -35,18 +35,18 @@ class FrameReader:
     """
     Read the newest frame from observations of a space.
 
-    Images are three-dimensional boxes, uint8 or float, channels first or last, stacked or not. Their values are
-    scaled by the box's bounds to [0, 1]. If the number of channels is a multiple of three, they are taken as
-    RGB frames, otherwise as grey frames. All other spaces that SB3 supports are read as SB3 does, one-hot if
-    discrete, and flattened to vectors.
+    Images are three-dimensional boxes, uint8 or float, channels first or last, stacked or not. Their values
+    are scaled by the box's bounds to [0, 1]. If the number of channels is a multiple of three, they are taken
+    as RGB frames, otherwise as grey frames. All other spaces that SB3 supports are read as SB3 does, one-hot
+    if discrete, and flattened to vectors.
 
     From a ``Dict`` space either one image is read, or vectors and discrete entries are joined to one vector.
 
     :param observation_space: Observation space of the environment
     :param obs_key: For a ``Dict`` space, name of the entry to read, or names of several entries that are not
         images. By default it is the only image, or all other entries if there are no images or several
-    :raises ValueError: if ``obs_key`` does not fit the space, if SB3 does not support the space, or if it holds
-        images that have no bounds or are smaller than 36 x 36 pixels
+    :raises ValueError: if ``obs_key`` does not fit the space, if SB3 does not support the space, or if it
+        holds images that have no bounds or are smaller than 36 x 36 pixels
     """
 
     def __init__(self, observation_space: spaces.Space, obs_key: str | Sequence[str] | None = None) -> None:

@@ -58,7 +58,8 @@ class RunningMeanStd(nn.Module):
         share = count.reciprocal().mul_(weight).to(batch.dtype)
         rest = 1 - share
         delta = batch_mean - mean
-        # A weighted sum instead of a correction by a difference: a small variance must survive the initial value 1
+        # A weighted sum instead of a correction by a difference: a small variance must survive the initial
+        # value 1
         self.var.mul_(rest).addcmul_(share, batch_var.addcmul_(delta * rest, delta))
         mean.addcmul_(share, delta)
         if self.max_count is not None:

@@ -1,5 +1,5 @@
-"""Rules for arguments: what a value must be, as a test and in words. A value that breaks its rule is refused in one
-sentence.
+"""Rules for arguments: what a value must be, as a test and in words. A value that breaks its rule is refused
+in one sentence.
 
 Knows only numbers and names, but no network, environment or algorithm.
 """
@@ -127,8 +127,8 @@ def or_infinite(rule: Rule) -> Rule:
 
 def scheduled(rule: Rule) -> Rule:
     """
-    Allow functions of the remaining progress as well. At the beginning of training, when the progress is 1, the
-    function must return an allowed number or 0.
+    Allow functions of the remaining progress as well. At the beginning of training, when the progress is 1,
+    the function must return an allowed number or 0.
 
     :param rule: Rule for numbers
     :return: the rule

@@ -187,8 +187,8 @@ class AtariVecEnv(NativeVecEnv):
 
     def start_shadow_emulators(self, n_envs: int) -> bool:
         """
-        Replay the first environments in additional emulators until they get other seeds. :meth:`get_places` can
-        then read their rooms.
+        Replay the first environments in additional emulators until they get other seeds. :meth:`get_places`
+        can then read their rooms.
 
         :param n_envs: Maximum number of environments to replay
         :return: whether this is possible: the game must be in ``ROOM_BYTES``, and the environments must have

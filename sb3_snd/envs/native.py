@@ -47,7 +47,9 @@ def find_spec(env_id: str, entry_point: str, family: str) -> EnvSpec:
 
 
 class NativeVecEnv(VecEnv):
-    """Base class of vector environments with discrete actions that run in C++, out of reach of Python wrappers."""
+    """
+    Base class of vector environments with discrete actions that run in C++, out of reach of Python wrappers.
+    """
 
     remedy = "use --vec-env dummy, or make_vec_env"
 

@@ -27,9 +27,9 @@ def find_places(venv: VecEnv) -> Callable[[], Sequence[Hashable]] | None:
     Find a function that returns the place of each agent. A place depends on the environment:
 
     - any environment or wrapper with a method ``get_place()``: the hashable value that it returns;
-    - Atari: the room, see :data:`~sb3_snd.envs.atari_rooms.ROOM_BYTES`. In ALE's vector environment only those of
-      the first eight environments are known, and only if this function is called between a seeded reset and
-      the first step;
+    - Atari: the room, see :data:`~sb3_snd.envs.atari_rooms.ROOM_BYTES`. In ALE's vector environment only
+      those of the first eight environments are known, and only if this function is called between a seeded
+      reset and the first step;
     - Procgen: the unit square;
     - MiniGrid and Gymnasium's toy texts, without subprocesses: the state;
     - classic control with up to three bounded dimensions, without subprocesses: the position, in 20 bins
@@ -72,7 +72,9 @@ def _reader(env: gym.Env) -> Callable[[], Hashable] | None:
 
 
 def _grid_state(env: Any) -> Hashable:
-    """Return the state of MiniGrid: a hash of the grid, the agent's square and direction, and what it carries."""
+    """
+    Return the state of MiniGrid: a hash of the grid, the agent's square and direction, and what it carries.
+    """
     cells = [cell if cell is None else cell.encode() for cell in env.grid.grid]  # grid.encode() takes ten times as long
     grid = hashlib.blake2b(repr(cells).encode(), digest_size=8).digest()
     carried = None if env.carrying is None else env.carrying.encode()

@@ -59,7 +59,8 @@ class ProcgenVecEnv(NativeVecEnv):
         ``use_backgrounds``
     """
 
-    #: steps between two calls of :meth:`get_places` in ``ExplorationLogger``, because a call takes as long as a step
+    #: steps between two calls of :meth:`get_places` in ``ExplorationLogger``, because a call takes as long as
+    #: a step
     place_interval = 8
 
     def __init__(

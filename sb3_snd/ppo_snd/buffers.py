@@ -25,8 +25,8 @@ class StreamRolloutBuffer(RolloutBuffer):
     S)``.
 
     Minibatches hold advantages ``(B,)``, weighted over the streams, and flattened values and returns ``(B *
-    S,)``, so that ``PPO.train`` works without changes. With one stream all numbers equal those of SB3's buffer
-    bit for bit.
+    S,)``, so that ``PPO.train`` works without changes. With one stream all numbers equal those of SB3's
+    buffer bit for bit.
 
     :param buffer_size: Number of steps in a rollout
     :param observation_space: Observation space
@@ -147,7 +147,10 @@ class StreamRolloutBuffer(RolloutBuffer):
         self.full = self.pos == self.buffer_size
 
     def _switch_to_stacks(self) -> None:
-        """Store stacks as they are for the rest of this rollout, because other code has changed the environments."""
+        """
+        Store stacks as they are for the rest of this rollout, because other code has changed the
+        environments.
+        """
         single_frames = self.store
         single_frames.finish(self.episode_starts)
         self.store, self._stores_stacks = self._make_store(self.observation_space, 1), True
@@ -237,7 +240,8 @@ class StreamRolloutBuffer(RolloutBuffer):
 
     def memory(self) -> Iterator[th.Tensor]:
         """
-        Iterate over the tensors that hold the observations. They keep their addresses from rollout to rollout.
+        Iterate over the tensors that hold the observations. They keep their addresses from rollout to
+        rollout.
 
         :return: the tensors
         """

@@ -28,13 +28,13 @@ class DeviceUpdate:
     """
     Counterpart of ``PPO.train`` for a ``StreamRolloutBuffer``.
 
-    It follows SB3's text (MIT). It is written anew because SB3's version reads five numbers from the device for
-    each minibatch, uploads each minibatch separately, and does not return the norm of the gradient that it
-    computes. Minibatches for the same NumPy seed, loss and log are those of SB3, but there is no early stopping
-    by ``target_kl``. With one stream and without recording, the nets equal those of SB3 bit for bit.
+    It follows SB3's text (MIT). It is written anew because SB3's version reads five numbers from the device
+    for each minibatch, uploads each minibatch separately, and does not return the norm of the gradient that
+    it computes. Minibatches for the same NumPy seed, loss and log are those of SB3, but there is no early
+    stopping by ``target_kl``. With one stream and without recording, the nets equal those of SB3 bit for bit.
 
-    :param model: Model whose policy, optimiser, buffer and schedules are used as they are when :meth:`train` is
-        called
+    :param model: Model whose policy, optimiser, buffer and schedules are used as they are when :meth:`train`
+        is called
     :param records: Whether to record the step, if the device and the optimiser support it
     """
 

@@ -1,4 +1,5 @@
-"""Observations of a rollout with each frame uploaded and stored once. Stacks are rebuilt from the newest frames.
+"""Observations of a rollout with each frame uploaded and stored once. Stacks are rebuilt from the newest
+frames.
 
 Knows how SB3's vector environments stack frames, but no network or reward.
 """
@@ -20,7 +21,8 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
-#: wrappers that do not change the values of observations; other wrappers declare this by ``keeps_frames = True``
+#: wrappers that do not change the values of observations; other wrappers declare this by ``keeps_frames =
+#: True``
 TRANSPARENT = (VecMonitor, VecTransposeImage, VecCheckNan)
 
 
@@ -28,8 +30,8 @@ def find_stack(env: VecEnv) -> int:
     """
     Determine how many frames the environment stacks in an observation.
 
-    The frames must be the newest frames of the last steps along the first axis, oldest first, with zeros before
-    the first frame of an episode. An environment that stacks frames itself declares their number by
+    The frames must be the newest frames of the last steps along the first axis, oldest first, with zeros
+    before the first frame of an episode. An environment that stacks frames itself declares their number by
     ``zero_padded_stack``.
 
     :param env: The environment, as an algorithm sees it
@@ -78,8 +80,8 @@ class FrameStore:
     ) -> None:
         self.n_steps, self.n_envs, self.shape, self.n_stack = n_steps, n_envs, shape, n_stack
         self.frame_shape = shape if n_stack == 1 else (shape[0] // n_stack, *shape[1:])
-        #: first row of step 0. The rows before it hold the older frames of its stack; the last row of all is a
-        #: frame of zeros
+        #: first row of step 0. The rows before it hold the older frames of its stack; the last row of all is
+        #: a frame of zeros
         self.first = (n_stack - 1) * n_envs
         self._frames = th.zeros(self.first + n_steps * n_envs + 1, *self.frame_shape, dtype=dtype, device=device)
         #: row of each frame in each observation
@@ -87,7 +89,10 @@ class FrameStore:
 
     @property
     def newest(self) -> th.Tensor:
-        """Newest frame of each observation, ``(T, N, *frame_shape)``; the whole observation if there is no stack."""
+        """
+        Newest frame of each observation, ``(T, N, *frame_shape)``; the whole observation if there is no
+        stack.
+        """
         return self._frames[self.first : -1].view(self.n_steps, self.n_envs, *self.frame_shape)
 
     def memory(self) -> tuple[th.Tensor, ...]:
@@ -96,8 +101,8 @@ class FrameStore:
 
     def store(self, step: int, obs: th.Tensor) -> None:
         """
-        Store the observations of one step. From step 1 on, their older frames must be those of the steps before, or
-        zeros before the first frame of an episode.
+        Store the observations of one step. From step 1 on, their older frames must be those of the steps
+        before, or zeros before the first frame of an episode.
 
         :param step: Index of the step, from 0
         :param obs: ``(N, *shape)``
@@ -138,7 +143,10 @@ class FrameStore:
 
 
 class DeviceObs(NamedTuple):
-    """Observations on the device, ``(N, *obs_shape)`` or a dict of these, and how they relate to the previous ones."""
+    """
+    Observations on the device, ``(N, *obs_shape)`` or a dict of these, and how they relate to the previous
+    ones.
+    """
 
     tensor: th.Tensor | TensorDict
     continues_previous: bool  # whether the older frames of all stacks are known to be those of the steps before
@@ -176,8 +184,8 @@ class ObsUploader:
 
 class StackUploader(ObsUploader):
     """
-    Copy stacked observations to the device as they are, and compare their older frames with those of the steps
-    before, which differ if other code has stepped the environments.
+    Copy stacked observations to the device as they are, and compare their older frames with those of the
+    steps before, which differ if other code has stepped the environments.
 
     :param n_envs: Environments, N
     :param shape: Shape of one observation
@@ -197,7 +205,8 @@ class StackUploader(ObsUploader):
         super().__init__(device)
         self.n_stack = n_stack
         self._stacked = n_envs, n_stack, shape[0] // n_stack, *shape[1:]
-        #: frames of the last observation, oldest first, (N, c, H, W) each; the next frame overwrites the oldest one
+        #: frames of the last observation, oldest first, (N, c, H, W) each; the next frame overwrites the
+        #: oldest one
         self._frames = [th.as_tensor(np.zeros((n_envs, *self._stacked[2:]), dtype)) for _ in range(n_stack)]
 
     def restart(self, obs: np.ndarray) -> DeviceObs:
@@ -217,7 +226,9 @@ class StackUploader(ObsUploader):
         return obs.reshape(self._stacked).swapaxes(0, 1)
 
     def _continues_previous(self, obs: np.ndarray, begins: np.ndarray) -> bool:
-        """Compare the older frames with those of the steps before; if they are the same, take in the newest one."""
+        """
+        Compare the older frames with those of the steps before; if they are the same, take in the newest one.
+        """
         *older, newest = self._split(obs)
         oldest, *expected = self._frames
         for frame in expected:
@@ -231,8 +242,8 @@ class StackUploader(ObsUploader):
 
 class FrameUploader(StackUploader):
     """
-    Upload only the newest frame of each stack, without waiting, and rebuild the stack on the device. Whole stacks
-    are uploaded if other code has stepped the environments.
+    Upload only the newest frame of each stack, without waiting, and rebuild the stack on the device. Whole
+    stacks are uploaded if other code has stepped the environments.
 
     The caller must synchronise with the device between two calls, as reading the actions does.
 

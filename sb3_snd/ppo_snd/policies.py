@@ -22,8 +22,8 @@ from sb3_snd.common.validation import MAX_WIDTH, integer, validate
 
 class SNDTrunk(BaseFeaturesExtractor):
     """
-    Trunk of the paper's actor and critic: four convolutions over all frames of the stack, and one linear layer
-    without an activation after it (Pecháč et al., arXiv 2302.11563, and the released program).
+    Trunk of the paper's actor and critic: four convolutions over all frames of the stack, and one linear
+    layer without an activation after it (Pecháč et al., arXiv 2302.11563, and the released program).
 
     :param observation_space: Space of images. SB3 transposes uint8 images to channels first; others may have
         either order
@@ -60,8 +60,8 @@ class SNDTrunk(BaseFeaturesExtractor):
 
 class StreamActorCriticPolicy(ActorCriticPolicy):
     """
-    SB3's ``ActorCriticPolicy`` with a critic that returns ``(n, n_streams)`` values. With one stream it is the
-    same net. With more streams, Adam is PyTorch's fused implementation.
+    SB3's ``ActorCriticPolicy`` with a critic that returns ``(n, n_streams)`` values. With one stream it is
+    the same net. With more streams, Adam is PyTorch's fused implementation.
 
     :param observation_space: Observation space
     :param action_space: Action space
@@ -99,9 +99,9 @@ class StreamActorCriticPolicy(ActorCriticPolicy):
 
 class StreamActorCriticCnnPolicy(StreamActorCriticPolicy):
     """
-    The paper's network for images. The trunk is :class:`~sb3_snd.common.torch_layers.SNDTrunk`. The actor is ReLU, FC
-    512, ReLU, FC. The critic is FC 512, ReLU, FC; with one stream a ReLU comes before it, as in the baseline.
-    The optimiser is fused Adam with eps 1e-8.
+    The paper's network for images. The trunk is :class:`~sb3_snd.common.torch_layers.SNDTrunk`. The actor is
+    ReLU, FC 512, ReLU, FC. The critic is FC 512, ReLU, FC; with one stream a ReLU comes before it, as in the
+    baseline. The optimiser is fused Adam with eps 1e-8.
 
     :param observation_space: Observation space
     :param action_space: Action space
@@ -142,7 +142,8 @@ class StreamActorCriticCnnPolicy(StreamActorCriticPolicy):
 
     def extract_features(self, obs: Any, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
         """
-        Extract features as SB3 does, but convert images to bfloat16 directly if a shared trunk computes in it.
+        Extract features as SB3 does, but convert images to bfloat16 directly if a shared trunk computes in
+        it.
 
         :param obs: ``(n, *shape)``
         :param features_extractor: See ``ActorCriticPolicy.extract_features``
@@ -177,8 +178,8 @@ class StreamActorCriticCnnPolicy(StreamActorCriticPolicy):
 
 class StreamMultiInputActorCriticPolicy(StreamActorCriticPolicy):
     """
-    Policy for ``Dict`` observations. SB3's ``CombinedExtractor`` applies a small CNN to each image and flattens
-    the other entries.
+    Policy for ``Dict`` observations. SB3's ``CombinedExtractor`` applies a small CNN to each image and
+    flattens the other entries.
 
     :param args: Arguments of :class:`StreamActorCriticPolicy`, by position
     :param features_extractor_class: Class that combines the entries

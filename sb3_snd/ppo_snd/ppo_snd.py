@@ -53,12 +53,12 @@ class PPOSND(StreamPPO):
         unwrapped
     :param snd: Name of a target in ``sb3_snd.targets.TARGETS``, a subclass of ``Target`` or of
         ``IntrinsicReward``, or an intrinsic reward such as an ``SND``; None gives plain PPO with one stream
-    :param snd_kwargs: Arguments of the reward, if ``snd`` is not one yet; ``batch_size`` and ``precision`` are
-        those given here by default
+    :param snd_kwargs: Arguments of the reward, if ``snd`` is not one yet; ``batch_size`` and ``precision``
+        are those given here by default
     :param gamma: Discount factor of the extrinsic stream
     :param gamma_int: Discount factor of the intrinsic stream
-    :param ext_coef: Weight of the extrinsic advantage, or a function of the remaining training progress, which
-        falls from 1 to 0; unused with one stream
+    :param ext_coef: Weight of the extrinsic advantage, or a function of the remaining training progress,
+        which falls from 1 to 0; unused with one stream
     :param int_coef: Weight of the intrinsic advantage, or such a function; unused with one stream
     :param intrinsic_episodic: Whether the intrinsic stream ends with the episode, as in the paper; if not, it
         continues through resets (RND, arXiv 1810.12894, section 2.3)
@@ -67,15 +67,15 @@ class PPOSND(StreamPPO):
     :param vf_coef: Weight of the value loss, which is a mean over both streams: 1.0 here equals 0.5 times the
         sum of both losses
     :param precision: Number format in which the convolutions of the paper's nets compute: ``"auto"``,
-        ``"bfloat16"`` or ``"float32"``, see :func:`~sb3_snd.common.precision.resolve_precision`. The default is
-        ``"auto"``, or ``"float32"`` without SND, as in PPO
+        ``"bfloat16"`` or ``"float32"``, see :func:`~sb3_snd.common.precision.resolve_precision`. The default
+        is ``"auto"``, or ``"float32"`` without SND, as in PPO
     :param cuda_graphs: Whether to record acting and both updates once as CUDA graphs and replay them. This
         needs CUDA and a fused optimiser, which all nets have except plain PPO's for vectors. The algorithm is
         the same up to rounding. Recorded updates synchronise only once, at their end, when all losses and
         gradients are checked, so early stopping by ``target_kl`` is not available
     :param kwargs: Further arguments of PPO, by name
-    :raises ValueError: for a value out of its range, an unknown target, or an observation space that no target
-        supports
+    :raises ValueError: for a value out of its range, an unknown target, or an observation space that no
+        target supports
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -213,7 +213,9 @@ class PPOSND(StreamPPO):
         return self.env.venv if isinstance(self.env, VecIntrinsicReward) else self.env
 
     def _follow_schedules(self) -> None:
-        """Update the weights of both streams, ``eta`` and the learning rate of SND's nets from their schedules."""
+        """
+        Update the weights of both streams, ``eta`` and the learning rate of SND's nets from their schedules.
+        """
         if self.snd is None:
             return
         remaining = max(0.0, self._current_progress_remaining)

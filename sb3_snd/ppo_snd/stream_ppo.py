@@ -30,9 +30,9 @@ class StreamPPO(PPO):
     """
     PPO that collects rollouts of several streams.
 
-    The loop follows the text of ``OnPolicyAlgorithm.collect_rollouts`` of SB3 (MIT). It is written anew because
-    SB3's version bootstraps time limits with one scalar ``gamma``, loses terminal observations, and would copy
-    each observation to the device three times.
+    The loop follows the text of ``OnPolicyAlgorithm.collect_rollouts`` of SB3 (MIT). It is written anew
+    because SB3's version bootstraps time limits with one scalar ``gamma``, loses terminal observations, and
+    would copy each observation to the device three times.
     """
 
     rollout_buffer: StreamRolloutBuffer

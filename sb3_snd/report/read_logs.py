@@ -1,4 +1,5 @@
-"""Read runs from the Zoo's log folders (algo key / environment / run) and reduce each to a few hundred numbers.
+"""Read runs from the Zoo's log folders (algo key / environment / run) and reduce each to a few hundred
+numbers.
 
 Knows the columns of ``monitor.csv`` and ``progress.csv``. Must not know pictures, tables or published
 figures.
@@ -30,7 +31,10 @@ class Column(IntEnum):
 
 
 class Curve(NamedTuple):
-    """Episodes, binned by the step at which they ended. Bin widths are powers of two, so that bins of curves align."""
+    """
+    Episodes, binned by the step at which they ended. Bin widths are powers of two, so that bins of curves
+    align.
+    """
 
     width: int  # steps per bin
     sums: np.ndarray  # (n_bins, 2) float64, sums of the episodes' rewards and scores

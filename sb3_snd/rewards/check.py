@@ -1,5 +1,5 @@
-"""Conformance test for custom intrinsic rewards. It checks what wrapper and trainer rely on, with one message for
-each point.
+"""Conformance test for custom intrinsic rewards. It checks what wrapper and trainer rely on, with one message
+for each point.
 
 Knows the interface of ``IntrinsicReward``, but not the rewards behind it.
 """
@@ -127,7 +127,9 @@ class _Check:
 
     @staticmethod
     def _go(reward: IntrinsicReward, steps: list[Step]) -> Iterator[th.Tensor]:
-        """Rate and remember steps as the wrapper does, but without statistics, which may see all environments."""
+        """
+        Rate and remember steps as the wrapper does, but without statistics, which may see all environments.
+        """
         for step in steps:
             yield reward.bonus(step)
             if reward.reads == "transition":
@@ -163,7 +165,9 @@ class _Check:
             self._require(same, "the bonus of an environment depends on another environment")
 
     def _check_episodes(self) -> None:
-        """A new episode of the first environment must leave it like a fresh one, and the others as they were."""
+        """
+        A new episode of the first environment must leave it like a fresh one, and the others as they were.
+        """
         reward, fresh, undisturbed = self._make(), self._make(), self._make()
         if reward.reads == "state":
             return

@@ -19,8 +19,8 @@ def sample_transitions(model: OffPolicyAlgorithm, batch_size: int) -> tuple | No
     :param model: Model whose replay buffer holds observations that no ``VecNormalize`` above has normalised
     :param batch_size: Number of transitions, B
     :return: s_t and s_{t+1}, ``(B, *obs_shape)`` each, or dicts of these; the actions as the environment got
-        them, ``(B, *action_shape)``; whether the episode ended other than by a time limit, ``(B,)`` bool. None if
-        the buffer has no transition yet
+        them, ``(B, *action_shape)``; whether the episode ended other than by a time limit, ``(B,)`` bool.
+        None if the buffer has no transition yet
     :raises ValueError: if the buffer will never have one, see :func:`sample_within_episodes`
     """
     buffer, space = model.replay_buffer, model.action_space

@@ -1,4 +1,5 @@
-"""What a reward reads and what its nets are trained on: a step, a rollout, and the arithmetic of its minibatches.
+"""What a reward reads and what its nets are trained on: a step, a rollout, and the arithmetic of its
+minibatches.
 
 Knows only shapes and rows.
 """
@@ -53,8 +54,8 @@ def check_rollout(size: int) -> None:
 
 def divide(size: int, batch_size: int) -> np.ndarray:
     """
-    Divide a rollout into minibatches of consecutive rows. A single remaining row joins the minibatch before it,
-    since the variance of a single transition is undefined.
+    Divide a rollout into minibatches of consecutive rows. A single remaining row joins the minibatch before
+    it, since the variance of a single transition is undefined.
 
     :param size: Transitions in a rollout
     :param batch_size: Transitions in each minibatch except the last

@@ -14,10 +14,10 @@ from sb3_snd.common.running_stats import RunningMeanStd
 
 RETURN_DISCOUNT = 0.99  # discount factor of the sums by whose standard deviation norm_reward=True divides the bonus
 RETURN_WINDOW = 200  # number of steps that the return statistics remember
-#: Lower bound on the standard deviation of the discounted sums, as a share of their mean. Without it the reward
-#: would rise to its limit if all states were equally novel: the sums would settle, and the estimate would
-#: forget that they ever differed. In this package's tasks the standard deviation is 0.2 to 1 times the mean.
-#: With the bound, a bonus that never changes gives a reward of eta / 20.
+#: Lower bound on the standard deviation of the discounted sums, as a share of their mean. Without it the
+#: reward would rise to its limit if all states were equally novel: the sums would settle, and the estimate
+#: would forget that they ever differed. In this package's tasks the standard deviation is 0.2 to 1 times the
+#: mean. With the bound, a bonus that never changes gives a reward of eta / 20.
 LEAST_SPREAD = 0.2
 
 
@@ -25,9 +25,9 @@ class RewardScale(nn.Module):
     """
     Scale a bonus to the intrinsic reward, clip(eta · bonus / std, 0, 1).
 
-    Without ``norm_reward`` there is no division. With it, std is the running standard deviation of the bonus's
-    discounted sum over time in each environment (RND, arXiv 1810.12894, section 2.4), or 0.2 times the mean of
-    the sums if that is more.
+    Without ``norm_reward`` there is no division. With it, std is the running standard deviation of the
+    bonus's discounted sum over time in each environment (RND, arXiv 1810.12894, section 2.4), or 0.2 times
+    the mean of the sums if that is more.
 
     The statistics are saved with the model. The sums belong to the environments, so they are not.
     """
@@ -73,8 +73,8 @@ class RewardScale(nn.Module):
     @th.no_grad()
     def update(self, bonus: th.Tensor) -> None:
         """
-        Update the discounted sums and their statistics with one step of all environments. The sums start as if
-        the first bonus had always been there, since from 0 they would need 100 steps to settle.
+        Update the discounted sums and their statistics with one step of all environments. The sums start as
+        if the first bonus had always been there, since from 0 they would need 100 steps to settle.
 
         :param bonus: ``(n_envs,)``
         """
@@ -88,8 +88,8 @@ class RewardScale(nn.Module):
 
     def normalize(self, bonus: th.Tensor) -> th.Tensor:
         """
-        Divide the bonus by the standard deviation of its discounted sums, or by 0.2 times their mean if that is
-        more. Without ``norm_reward``, return it unchanged.
+        Divide the bonus by the standard deviation of its discounted sums, or by 0.2 times their mean if that
+        is more. Without ``norm_reward``, return it unchanged.
 
         :param bonus: ``(n,)``
         :return: normalised bonus, ``(n,)``
@@ -119,7 +119,9 @@ class RewardScale(nn.Module):
 
 
 def _match_return_stats(scale: RewardScale, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Drop saved statistics of the sums if they are not used, and keep the present ones if none were saved."""
+    """
+    Drop saved statistics of the sums if they are not used, and keep the present ones if none were saved.
+    """
     used = {} if scale.return_stats is None else scale.return_stats.state_dict(prefix=f"{prefix}return_stats.")
     for name in [name for name in state_dict if name.startswith(f"{prefix}return_stats.") and name not in used]:
         del state_dict[name]

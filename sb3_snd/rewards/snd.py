@@ -26,34 +26,36 @@ class SND(IntrinsicReward):
     """
     Self-supervised network distillation (Pecháč, Chovanec, Farkaš, arXiv 2302.11563).
 
-    :param observation_space: Observation space of the environment. Images are uint8 or float, channels first or
-        last, stacked or not; only the newest frame is used. Any other space that SB3 supports is read as a
-        vector, normalised by a running mean and standard deviation and clamped to ±5. A ``Dict`` of such spaces
-        is allowed
+    :param observation_space: Observation space of the environment. Images are uint8 or float, channels first
+        or last, stacked or not; only the newest frame is used. Any other space that SB3 supports is read as a
+        vector, normalised by a running mean and standard deviation and clamped to ±5. A ``Dict`` of such
+        spaces is allowed
     :param target: Name in ``sb3_snd.targets.TARGETS``, or a subclass of ``Target``
     :param eta: Scale of the intrinsic reward, or a function of the remaining training progress, which falls
         from 1 to 0; by default the paper's value for Montezuma's Revenge
     :param learning_rate: Learning rate of the single Adam optimiser for both nets, or a function of the
         remaining progress; 1e-4 by default
     :param batch_size: Transitions per minibatch, consecutive in time. If it does not divide the rollout, the
-        last minibatch is smaller, and a single remaining transition joins the minibatch before it. The default
-        is the largest number from 64 to 512 that divides the rollout, or the paper's 512 if there is none
+        last minibatch is smaller, and a single remaining transition joins the minibatch before it. The
+        default is the largest number from 64 to 512 that divides the rollout, or the paper's 512 if there is
+        none
     :param n_epochs: Number of passes over each rollout; one by default, as in the paper
     :param device: PyTorch device of the nets
     :param obs_key: Entries of ``Dict`` observations from which novelty is computed: the name of one entry, or
-        the names of several entries that are not images. By default it is the only image, or all other entries
-        if there are no images or several
+        the names of several entries that are not images. By default it is the only image, or all other
+        entries if there are no images or several
     :param norm_reward: Whether to divide novelty by the running standard deviation of its discounted sum over
-        time in each environment (RND, arXiv 1810.12894, section 2.4), so that ``eta`` depends less on the task;
-        off by default, as in the paper. The estimate forgets after about 200 steps (RND's never does), because
-        a fresh learner's novelty is about a hundred times a trained one's. It is at least 0.2 times the mean of
-        the sums, see ``LEAST_SPREAD``
+        time in each environment (RND, arXiv 1810.12894, section 2.4), so that ``eta`` depends less on the
+        task; off by default, as in the paper. The estimate forgets after about 200 steps (RND's never does),
+        because a fresh learner's novelty is about a hundred times a trained one's. It is at least 0.2 times
+        the mean of the sums, see ``LEAST_SPREAD``
     :param precision: Number format in which the encoders of images compute, see
-        :func:`~sb3_snd.common.precision.resolve_precision`; ``"float32"`` by default. Losses and the difference that
-        gives novelty are always float32. ``"auto"`` keeps the encoders of vectors, which are small, in float32
+        :func:`~sb3_snd.common.precision.resolve_precision`; ``"float32"`` by default. Losses and the
+        difference that gives novelty are always float32. ``"auto"`` keeps the encoders of vectors, which are
+        small, in float32
     :param target_kwargs: Further arguments of the target model (``features_dim``, ``target_width``, ...)
-    :raises ValueError: for an unknown target, an unknown argument, a value out of its range, or an observation
-        space that no target supports
+    :raises ValueError: for an unknown target, an unknown argument, a value out of its range, or an
+        observation space that no target supports
     """
 
     reads = "state"
@@ -115,8 +117,8 @@ class SND(IntrinsicReward):
     @th.no_grad()
     def novelty(self, obs: Any) -> th.Tensor:
         """
-        Compute the distillation error (arXiv 2302.11563, eq. 2). On an accelerator the call returns before the
-        result is ready.
+        Compute the distillation error (arXiv 2302.11563, eq. 2). On an accelerator the call returns before
+        the result is ready.
 
         :param obs: ``(n, *obs_shape)``
         :return: novelty, ``(n,)`` float32 on the nets' device

@@ -1,4 +1,5 @@
-"""``BonusStatistics``: what is logged about a rollout's intrinsic rewards, and a warning if they are uninformative.
+"""``BonusStatistics``: what is logged about a rollout's intrinsic rewards, and a warning if they are
+uninformative.
 
 Knows numbers and the scale of a reward, but no environment or logger.
 """
@@ -30,10 +31,12 @@ class BonusStatistics:
         self.scale = scale
         #: number of calls of :meth:`pop` that returned statistics
         self.n_rollouts = 0
-        #: the ``eta`` that would have given the last rollout a mean intrinsic reward of 0.03, apart from clipping
+        #: the ``eta`` that would have given the last rollout a mean intrinsic reward of 0.03, apart from
+        #: clipping
         self.proposed_eta: float | None = None
         self._warned = False
-        #: bonus, normalised bonus and intrinsic rewards, ``(n_envs,)`` each, of steps that are not yet summed up
+        #: bonus, normalised bonus and intrinsic rewards, ``(n_envs,)`` each, of steps that are not yet summed
+        #: up
         self._seen: list[tuple[th.Tensor, th.Tensor, th.Tensor]] = []
         self._sums: dict[str, th.Tensor] = {}
         self._largest: th.Tensor | None = None

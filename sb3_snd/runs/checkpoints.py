@@ -37,7 +37,9 @@ CHANGING = (
 
 
 class RolloutStart(NamedTuple):
-    """Copy of a run's state at the start of a rollout, without networks and optimisers, which change later."""
+    """
+    Copy of a run's state at the start of a rollout, without networks and optimisers, which change later.
+    """
 
     attributes: dict[str, Any]  # attributes of the algorithm in ``CHANGING``
     snd_buffers: dict[str, th.Tensor]  # name -> persistent buffer of the reward; the others are part of ``env``

@@ -1,4 +1,5 @@
-"""``ExplorationLogger``: how much of an environment was seen, and whether the target's features still distinguish states.
+"""``ExplorationLogger``: how much of an environment was seen, and whether the target's features still
+distinguish states.
 
 Knows SB3's callbacks, places and feature spaces. Must not know a specific algorithm or any training.
 """

@@ -27,8 +27,8 @@ class Progress(NamedTuple):
 @dataclass
 class Job:
     """
-    A run of a sweep: one algorithm in one environment with one seed. Each seed has its own log folder, in which
-    run numbers are unique.
+    A run of a sweep: one algorithm in one environment with one seed. Each seed has its own log folder, in
+    which run numbers are unique.
     """
 
     algo: str

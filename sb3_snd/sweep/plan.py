@@ -1,4 +1,5 @@
-"""Plan the jobs of a sweep from its command line, and check everything that can be checked without starting one.
+"""Plan the jobs of a sweep from its command line, and check everything that can be checked without starting
+one.
 
 Knows the Zoo's algo keys, entries and command line. Must not know Ray.
 """

@@ -14,7 +14,10 @@ from pathlib import Path
 
 
 class TrainProcess:
-    """A Ray actor with one process. Its methods are called from several threads: ``stop`` while ``wait`` is running."""
+    """
+    A Ray actor with one process. Its methods are called from several threads: ``stop`` while ``wait`` is
+    running.
+    """
 
     def __init__(self) -> None:
         self.process: subprocess.Popen | None = None

@@ -1,5 +1,5 @@
-"""Target models by name. A new one needs one file, one class and one line here, or :func:`register` in your own
-package.
+"""Target models by name. A new one needs one file, one class and one line here, or :func:`register` in your
+own package.
 """
 
 from sb3_snd.common.torch_layers import snd_convs

@@ -97,10 +97,11 @@ class Target(nn.Module, ABC):
 
         :param batch: Preprocessed transitions
         :param learner: The net that distils this target. Its loss must not reach the target's weights. With
-            ``PPOSND(cuda_graphs=True)`` the loss is recorded once, so its Python code does not run at each call
-        :return: ``"loss"``, the scalar to minimise; ``"distill"`` and ``"target"``, its two parts (``"target"``
-            only if the target is trained); further terms to log; ``"features"``, the target's features ``(B,
-            features_dim)``
+            ``PPOSND(cuda_graphs=True)`` the loss is recorded once, so its Python code does not run at each
+            call
+        :return: ``"loss"``, the scalar to minimise; ``"distill"`` and ``"target"``, its two parts
+            (``"target"`` only if the target is trained); further terms to log; ``"features"``, the target's
+            features ``(B, features_dim)``
         """
 
 

@@ -30,8 +30,8 @@ def check_target(
     - The ``state_dict`` holds everything.
 
     :param target_class: The class to check
-    :param frame_shapes: Shapes of the frames to test, ``(C, H, W)`` or ``(D,)``; omit those that the class does
-        not support
+    :param frame_shapes: Shapes of the frames to test, ``(C, H, W)`` or ``(D,)``; omit those that the class
+        does not support
     :param target_kwargs: Further arguments of the class
     :raises TypeError: if it is not a subclass of ``Target``
     :raises ValueError: at the first point that fails, with a sentence that names it

@@ -1,7 +1,7 @@
 """The nets and the novelty that SND-VIC and SND-STD share.
 
-Pecháč, Chovanec, Farkaš: Self-supervised network distillation, arXiv 2302.11563, and the released program. Knows no
-loss.
+Pecháč, Chovanec, Farkaš: Self-supervised network distillation, arXiv 2302.11563, and the released program.
+Knows no loss.
 """
 
 import torch as th
@@ -33,7 +33,8 @@ class SharedNetsTarget(Target):
         learner_width: int = 128,
     ) -> None:
         validate({"target_width": target_width, "learner_width": learner_width}, RULES)
-        # The constructor of Target builds the encoder from these, which the other targets have as class attributes
+        # The constructor of Target builds the encoder from these, which the other targets have as class
+        # attributes
         self.convs, self.learner_convs = snd_convs(target_width), snd_convs(learner_width)
         super().__init__(frame_shape, features_dim)
 

@@ -1,9 +1,9 @@
 """SND-STD: a target trained by spatio-temporal deep infomax (ST-DIM).
 
 Pecháč, Chovanec, Farkaš: Self-supervised network distillation, arXiv 2302.11563, section 4. Anand et al.:
-Unsupervised state representation learning in Atari, arXiv 1906.08226, eq. 2 and 3. Departs from ST-DIM, as the
-reference does: the softmax runs over the predictions, the global features are those of s_{t+1}, and the local
-ones are those of s_t. Two terms of weight 1e-4 keep the logits small and spread the features.
+Unsupervised state representation learning in Atari, arXiv 1906.08226, eq. 2 and 3. Departs from ST-DIM, as
+the reference does: the softmax runs over the predictions, the global features are those of s_{t+1}, and the
+local ones are those of s_t. Two terms of weight 1e-4 keep the logits small and spread the features.
 """
 
 from typing import Any
@@ -100,8 +100,8 @@ class STDTarget(SharedNetsTarget):
     """
     Target of SND-STD, with two linear projections for the loss.
 
-    Local features are the map after the third convolution. For vectors they are the last hidden layer, a map of
-    one position.
+    Local features are the map after the third convolution. For vectors they are the last hidden layer, a map
+    of one position.
 
     :param frame_shape: ``(C, H, W)`` or ``(D,)``
     :param features_dim: Size of the feature space

@@ -1,8 +1,8 @@
 """SND-VIC: a target trained by VICReg on successive states.
 
 Pecháč, Chovanec, Farkaš: Self-supervised network distillation, arXiv 2302.11563, section 4. Bardes, Ponce,
-LeCun: VICReg, arXiv 2105.04906, eq. 1 to 6. Departs from VICReg: successive states are the two views, and there
-is neither augmentation nor a projector.
+LeCun: VICReg, arXiv 2105.04906, eq. 1 to 6. Departs from VICReg: successive states are the two views, and
+there is neither augmentation nor a projector.
 """
 
 import torch as th

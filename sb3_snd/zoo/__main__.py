@@ -1,5 +1,6 @@
 """
-``python -m sb3_snd.zoo COMMAND ...``: run a command of the Zoo, by default ``train``, with this package's algo keys.
+``python -m sb3_snd.zoo COMMAND ...``: run a command of the Zoo, by default ``train``, with this package's
+algo keys.
 
 Knows the modules of rl_zoo3 and the Hugging Face packages that they call. Must not know how a run is trained.
 """

@@ -1,4 +1,5 @@
-"""What all commands have in common: their options, the form of their errors, and how the Zoo is made to use our parts.
+"""What all commands have in common: their options, the form of their errors, and how the Zoo is made to use
+our parts.
 
 Knows ``sys.argv`` and exit codes. Must not know any manager, environment or file.
 """
@@ -56,7 +57,8 @@ def one_sentence(options: Options) -> Iterator[None]:
 @contextlib.contextmanager
 def replaced(changes: Sequence[tuple[ModuleType, str, Any]]) -> Iterator[None]:
     """
-    Replace attributes of modules within this context, for functions of the Zoo that have no argument for them.
+    Replace attributes of modules within this context, for functions of the Zoo that have no argument for
+    them.
 
     :param changes: module, name of the attribute, temporary value
     """

@@ -1,4 +1,5 @@
-"""Entries of YAML files: which file has them, and what they mean; and the algo keys in the tables of the RL Zoo.
+"""Entries of YAML files: which file has them, and what they mean; and the algo keys in the tables of the RL
+Zoo.
 
 Knows rl_zoo3's tables and the notation of entries. Must not know any manager or command line.
 """
@@ -28,7 +29,8 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from sb3_snd.zoo.algo_keys import ALGO_KEYS, config_path
 from sb3_snd.zoo.search import convert_ppo_snd_params, sample_ppo_snd_params
 
-#: ``env_wrapper`` of a YAML entry (or, without one, the id's entry point) -> function that makes the native vector environment
+#: ``env_wrapper`` of a YAML entry (or, without one, the id's entry point) -> function that makes the native
+#: vector environment
 NATIVE: dict[str, Callable[..., VecEnv]] = {ATARI_WRAPPER: make_atari_env, ENTRY_POINT: make_procgen_env}
 
 

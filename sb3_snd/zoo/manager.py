@@ -1,8 +1,9 @@
 """
-The Zoo's manager for this package: YAML files, native vector environments, logs of both streams, runs that can
-be resumed, and the search for hyperparameters.
+The Zoo's manager for this package: YAML files, native vector environments, logs of both streams, runs that
+can be resumed, and the search for hyperparameters.
 
-Knows every step in which rl_zoo3 makes and trains a model. Must not know the command line, any loss or network.
+Knows every step in which rl_zoo3 makes and trains a model. Must not know the command line, any loss or
+network.
 """
 
 import argparse
@@ -84,7 +85,9 @@ class SNDExperimentManager(ExperimentManager):
         self._ordinary: list[tuple[Any, dict[str, Any]]] = []  # env_wrapper, env_kwargs: for training and for evaluation
 
     def _check_arguments(self) -> None:
-        """Refuse numbers that the Zoo would silently ignore, or divide by, and flags that contradict each other."""
+        """
+        Refuse numbers that the Zoo would silently ignore, or divide by, and flags that contradict each other.
+        """
         n_steps, interval = getattr(self.args, "n_timesteps", -1), getattr(self.args, "log_interval", -1)
         if n_steps < 1 and n_steps != -1:
             raise ValueError(f"-n {n_steps}: the number of steps must be >= 1; omit -n to use that of the YAML entry.")
@@ -183,7 +186,10 @@ class SNDExperimentManager(ExperimentManager):
         return experiment
 
     def create_log_folder(self) -> None:
-        """Do nothing: :meth:`_save_config` creates the folder, so that bad input neither writes nor deletes anything."""
+        """
+        Do nothing: :meth:`_save_config` creates the folder, so that bad input neither writes nor deletes
+        anything.
+        """
 
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
         super().create_log_folder()
@@ -214,7 +220,9 @@ class SNDExperimentManager(ExperimentManager):
         return self._maybe_normalize(env, eval_env)
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
-        """See ``ExperimentManager``. A checkpoint (``-i``) gets its own statistics, not the final ones or none."""
+        """
+        See ``ExperimentManager``. A checkpoint (``-i``) gets its own statistics, not the final ones or none.
+        """
         beside = find_normalizer(Path(self.trained_agent))
         if beside is None:
             return super()._maybe_normalize(env, eval_env)
@@ -239,7 +247,9 @@ class SNDExperimentManager(ExperimentManager):
         return model
 
     def create_callbacks(self) -> None:
-        """See ``ExperimentManager.create_callbacks``. For on-policy algorithms, :meth:`learn` adds checkpoints."""
+        """
+        See ``ExperimentManager.create_callbacks``. For on-policy algorithms, :meth:`learn` adds checkpoints.
+        """
         if self._is_on_policy and not self.optimize_hyperparameters:
             self._checkpoint_freq, self.save_freq = max(0, self.save_freq), -1
         super().create_callbacks()

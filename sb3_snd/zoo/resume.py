@@ -1,4 +1,5 @@
-"""Resume a run of the Zoo: find its folder, check that it is the same run, restore its model, and describe its faults.
+"""Resume a run of the Zoo: find its folder, check that it is the same run, restore its model, and describe
+its faults.
 
 Knows the Zoo's log folders and our checkpoints. Must not know any manager, environment or YAML file.
 """
