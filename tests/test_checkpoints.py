@@ -111,7 +111,18 @@ def test_twenty_kills_at_any_moment(tmp_path):
     assert_same_run(tmp_path / "whole", tmp_path / "killed", model, other)
 
 
-@pytest.mark.parametrize(("kind", "step"), [(two_streams, 340), (episodic, 340), (episodic, 20), (episodic_bonus, 20)])
+@pytest.mark.parametrize("kind", [two_streams, episodic, episodic_bonus])
+def test_asked_to_stop_within_the_first_rollout(kind, tmp_path):
+    """The checkpoint is the beginning, where a reward has allocated no memory yet."""
+    th.set_num_threads(1)
+    model = train(tmp_path / "whole", kind)
+    with StopRequest() as stop:
+        train(tmp_path / "stopped", kind, stop, 20, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert list_checkpoints(tmp_path / "stopped")[0].name == "rl_model_0_steps.zip"
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped", model, train(tmp_path / "stopped", kind))
+
+
+@pytest.mark.parametrize(("kind", "step"), [(two_streams, 340), (episodic, 340)])
 def test_asked_to_stop_within_a_rollout(kind, step, tmp_path):
     """The checkpoint is the rollout's beginning; what comes after a signal is what would have come without."""
     th.set_num_threads(1)

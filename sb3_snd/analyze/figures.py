@@ -79,7 +79,12 @@ def draw_spectra(feature_spaces: Sequence[FeatureSpace], states: ReferenceStates
     _save(figure, out, "spectrum")
 
 
-def draw_distances(feature_spaces: Sequence[FeatureSpace], states: ReferenceStates, seed: int, out: Path) -> None:
+def draw_distances(
+    feature_spaces: Sequence[FeatureSpace],
+    states: ReferenceStates,
+    seed: int,
+    out: Path,
+) -> None:
     """
     Draw distances between features against distances between states.
 

@@ -52,7 +52,8 @@ def load_models(paths: Sequence[Path], env_id: str | None, device: str) -> list[
     for path in paths:
         if not path.is_file():
             raise ValueError(f"The file {path} does not exist: give a zip file written by train.py or model.save.")
-    configs = {path: None if env_id else _find_config(path) for path in paths}  # checked before any model is loaded
+    # Checked before any model is loaded
+    configs = {path: None if env_id else _find_config(path) for path in paths}
     models = [_load(path, config, env_id or "", device) for path, config in configs.items()]
     env_ids = sorted({model.env_id for model in models})
     if len(env_ids) > 1:
@@ -63,10 +64,7 @@ def load_models(paths: Sequence[Path], env_id: str | None, device: str) -> list[
 
 
 def _find_config(path: Path) -> Path:
-    """
-    Return the folder with ``config.yml`` and ``args.yml`` that belongs to a model in one of the Zoo's log
-    folders.
-    """
+    """Return the folder with ``config.yml`` and ``args.yml`` of a model in one of the Zoo's log folders."""
     folders = [file.parent for file in path.parent.glob("*/config.yml") if (file.parent / "args.yml").is_file()]
     if len(folders) != 1:
         raise ValueError(
@@ -79,7 +77,8 @@ def _find_config(path: Path) -> Path:
 def _args(config: Path) -> dict[str, Any]:
     import yaml  # requires an extra
 
-    return yaml.load((config / "args.yml").read_text(), Loader=yaml.UnsafeLoader)  # contains Python objects; as in the Zoo
+    # Contains Python objects; as in the Zoo
+    return yaml.load((config / "args.yml").read_text(), Loader=yaml.UnsafeLoader)
 
 
 def _load(path: Path, config: Path | None, env_id: str, device: str) -> Model:

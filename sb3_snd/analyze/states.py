@@ -10,13 +10,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize, is_vecenv_wrapped, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import (
+    VecEnv,
+    VecFrameStack,
+    VecNormalize,
+    is_vecenv_wrapped,
+    unwrap_vec_normalize,
+)
 
 from sb3_snd.analyze.models import Model
 from sb3_snd.common.extras import require
 from sb3_snd.rewards.snd import SND
 
-View = Callable[[Any], th.Tensor]  # converts observations of the environment to input of the networks, on the CPU
+#: converts observations of the environment to input of the networks, on the CPU
+View = Callable[[Any], th.Tensor]
 
 MIN_SHARE = 0.1  # minimum share of transitions within an episode
 
@@ -34,10 +41,7 @@ class ReferenceStates(NamedTuple):
 
     @property
     def rows(self) -> np.ndarray:
-        """
-        Return the rows of the reference states, whose successors are in the same episode, ``(n_states,)``
-        int64.
-        """
+        """Return the rows of the reference states, whose successors are in the same episode, ``(n_states,)``."""
         return np.flatnonzero(self.steps[1:] > 0)[: self.n_states]
 
     @property
@@ -47,10 +51,7 @@ class ReferenceStates(NamedTuple):
 
     @property
     def episode(self) -> np.ndarray:
-        """
-        Return the rows of the longest episode, or of the collected part of it, in order of time,
-        ``(length,)``.
-        """
+        """Return the rows of the longest episode, as far as collected, in time order, ``(length,)``."""
         n_envs = self.steps.shape[1]
         last = int(self.steps.argmax())
         return np.arange(last - int(self.steps.max()) * n_envs, last + 1, n_envs)
@@ -99,7 +100,11 @@ def collect(
     return ReferenceStates(joined, np.stack(steps), seen if places is not None else None, n_states)
 
 
-def make_views(models: Sequence[Model], collector: Model, env: VecEnv) -> tuple[dict[Hashable, View], list[Hashable]]:
+def make_views(
+    models: Sequence[Model],
+    collector: Model,
+    env: VecEnv,
+) -> tuple[dict[Hashable, View], list[Hashable]]:
     """
     Define how the networks of each model read the collector's environment. Observations are normalised by the
     statistics of the model's own run, as in training.
@@ -133,10 +138,7 @@ def make_views(models: Sequence[Model], collector: Model, env: VecEnv) -> tuple[
 
 
 def _load_normalizer(model: Model) -> VecNormalize | None:
-    """
-    Load the statistics that normalised observations in the model's run, without an environment; None if there
-    are none.
-    """
+    """Load the statistics that normalised observations in the model's run; None if there are none."""
     path = None if model.config is None else model.config / "vecnormalize.pkl"
     if path is None or not path.is_file():
         return None

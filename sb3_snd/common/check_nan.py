@@ -65,7 +65,12 @@ def gradient_norm(net: nn.Module) -> th.Tensor:
     return th.nn.utils.get_total_norm([weight.grad for weight in net.parameters() if weight.grad is not None])
 
 
-def check_gradients(net: nn.Module, owner: str, terms: dict[str, Any] | None = None, norm: th.Tensor | None = None) -> None:
+def check_gradients(
+    net: nn.Module,
+    owner: str,
+    terms: dict[str, Any] | None = None,
+    norm: th.Tensor | None = None,
+) -> None:
     """
     Check that all gradients are finite. This must be called before an optimiser's step. It reads one value
     from the device. While a call is being recorded it does nothing: a recorded call has to return the norm,
@@ -81,8 +86,10 @@ def check_gradients(net: nn.Module, owner: str, terms: dict[str, Any] | None = N
         return
     total = float(gradient_norm(net) if norm is None else norm)
     if not np.isfinite(total):
-        poisoned = not all(weight.isfinite().all() for weight in net.parameters())  # by an earlier recorded step
+        # By an earlier recorded step
+        poisoned = not all(weight.isfinite().all() for weight in net.parameters())
         check_terms(terms or {}, owner, poisoned)
         gradients = {name: weight.grad for name, weight in net.named_parameters() if weight.grad is not None}
-        name = next((name for name, gradient in gradients.items() if not gradient.isfinite().all()), "all of it")
-        raise NonFiniteError(f"the gradient of {owner}'s loss in {name}", total, poisoned)
+        broken = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
+        place = broken[0] if broken else "all of it"
+        raise NonFiniteError(f"the gradient of {owner}'s loss in {place}", total, poisoned)

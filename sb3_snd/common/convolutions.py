@@ -50,8 +50,8 @@ def _is_fusible(pair: Layer) -> bool:
     convolution, activation = pair
     if type(convolution) is not nn.Conv2d or type(activation) not in (nn.ReLU, nn.ELU):
         return False
-    plain = convolution.padding_mode == "zeros" and isinstance(convolution.padding, tuple) and convolution.bias is not None
-    return plain and not any(getattr(layer, hooks) for layer in pair for hooks in HOOKS)
+    zero_padded = convolution.padding_mode == "zeros" and isinstance(convolution.padding, tuple)
+    return zero_padded and convolution.bias is not None and not any(getattr(layer, hooks) for layer in pair for hooks in HOOKS)
 
 
 class Convolutions(th.autograd.Function):
@@ -90,14 +90,16 @@ class Convolutions(th.autograd.Function):
         n_layers = len(ctx.layers)
         maps, weights = ctx.saved_tensors[: n_layers + 1], ctx.saved_tensors[n_layers + 1 :]
         inner = th.empty_like(maps[-1])  # other code may read the given gradient, so it is not overwritten
-        grad = grad.contiguous(memory_format=th.channels_last)  # otherwise an activation's gradient takes ten times as long
+        # Otherwise an activation's gradient takes ten times as long
+        grad = grad.contiguous(memory_format=th.channels_last)
         grads: list[th.Tensor] = []
         for index in reversed(range(n_layers)):
             convolution, activation = ctx.layers[index]
             if isinstance(activation, nn.ReLU):
                 th.ops.aten.threshold_backward.grad_input(grad, maps[index + 1], 0, grad_input=inner)
             else:
-                th.ops.aten.elu_backward.grad_input(grad, activation.alpha, 1, 1, True, maps[index + 1], grad_input=inner)
+                constants = activation.alpha, 1, 1, True
+                th.ops.aten.elu_backward.grad_input(grad, *constants, maps[index + 1], grad_input=inner)
             wanted = [index > 0 or ctx.needs_input_grad[1], True, True]
             geometry = convolution.stride, convolution.padding, convolution.dilation, False, (0, 0), convolution.groups
             grad, *own = th.ops.aten.convolution_backward(

@@ -12,7 +12,8 @@ from typing import Any
 import torch as th
 
 MAX_SHAPES = 2  # largest number of input shapes that are recorded for one function
-WARM_UP = 3  # eager calls before the recording, in which libraries plan their kernels and optimisers create their state
+#: eager calls before the recording, in which libraries plan their kernels and optimisers create their state
+WARM_UP = 3
 
 Tensors = tuple[th.Tensor, ...]
 
@@ -56,7 +57,11 @@ def warm_up(function: Callable[..., Tensors], inputs: Sequence[th.Tensor], strea
     return results
 
 
-def record(function: Callable[..., Tensors], inputs: Sequence[th.Tensor], stream: Any) -> Callable[[], Tensors]:
+def record(
+    function: Callable[..., Tensors],
+    inputs: Sequence[th.Tensor],
+    stream: Any,
+) -> Callable[[], Tensors]:
     """
     Record a function as a CUDA graph.
 
@@ -208,7 +213,11 @@ def make_stream(device: th.device) -> Any:
 
 
 @contextlib.contextmanager
-def recorded_updates(step: Replay, optimizer: th.optim.Optimizer, rates: list[th.Tensor]) -> Iterator[Callable[..., Tensors]]:
+def recorded_updates(
+    step: Replay,
+    optimizer: th.optim.Optimizer,
+    rates: list[th.Tensor],
+) -> Iterator[Callable[..., Tensors]]:
     """
     Let the optimiser read its learning rates from the device within the context. Afterwards they are numbers
     again.
@@ -253,10 +262,7 @@ def optimizer_state(optimizer: th.optim.Optimizer) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def unchecked_distributions() -> Iterator[None]:
-    """
-    Disable the argument checks of PyTorch's distributions, for which the host would have to wait for the
-    device.
-    """
+    """Disable the argument checks of PyTorch's distributions, which make the host wait for the device."""
     distribution = th.distributions.Distribution
     before = distribution._validate_args
     distribution.set_default_validate_args(False)

@@ -10,7 +10,11 @@ from typing import Any, TypeGuard
 
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_image_space_channels_first, preprocess_obs
+from stable_baselines3.common.preprocessing import (
+    get_flattened_obs_dim,
+    is_image_space_channels_first,
+    preprocess_obs,
+)
 
 MIN_FRAME_SIZE = 36  # smallest side of an image, as for SB3's NatureCNN
 #: spaces that are read as vectors, unless they are images
@@ -216,7 +220,7 @@ def check_frame_size(height: int, width: int) -> None:
     """
     if min(height, width) < MIN_FRAME_SIZE:
         raise ValueError(
-            f"Frames of {height} x {width} pixels are smaller than the convolutions need: resize them to at least"
-            f" {MIN_FRAME_SIZE} x {MIN_FRAME_SIZE} (gymnasium.wrappers.ResizeObservation), or flatten them if they are not"
-            " images (gymnasium.wrappers.FlattenObservation)."
+            f"Frames of {height} x {width} pixels are smaller than the convolutions need:"
+            f" resize them to at least {MIN_FRAME_SIZE} x {MIN_FRAME_SIZE} (gymnasium.wrappers.ResizeObservation),"
+            " or flatten them if they are not images (gymnasium.wrappers.FlattenObservation)."
         )

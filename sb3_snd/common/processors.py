@@ -28,7 +28,8 @@ def available_threads() -> int:
 
     :return: number of threads, at least 1
     """
-    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # it may list one number per nested level
+    # It may list one number per nested level
+    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return min(available_cpus(), int(wanted)) if wanted.isdecimal() and int(wanted) > 0 else available_cpus()
 
 

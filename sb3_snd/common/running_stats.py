@@ -54,12 +54,12 @@ class RunningMeanStd(nn.Module):
             batch_var = (batch - batch_mean).square_().mean(dim=0)
         else:
             batch_var, batch_mean = th.var_mean(batch, dim=0, correction=0)
-        mean, count = self.mean, self.count.add_(weight)  # in place, since setting a module's attribute takes longer
+        # In place, since setting a module's attribute takes longer
+        mean, count = self.mean, self.count.add_(weight)
         share = count.reciprocal().mul_(weight).to(batch.dtype)
         rest = 1 - share
         delta = batch_mean - mean
-        # A weighted sum instead of a correction by a difference: a small variance must survive the initial
-        # value 1
+        # Weighted sum instead of a correction by a difference: a small variance must survive the initial 1
         self.var.mul_(rest).addcmul_(share, batch_var.addcmul_(delta * rest, delta))
         mean.addcmul_(share, delta)
         if self.max_count is not None:

@@ -16,7 +16,8 @@ from stable_baselines3.common.utils import get_device
 
 MAX_NUMBER = 1e18  # an integer of this size still fits into PyTorch's 64 bits
 MAX_WEIGHT = 1e6  # largest weight of a loss or a reward, since their squares are summed in float32
-MAX_WIDTH = 8192  # most units of a layer or channels of a convolution; twice as many take a minute to initialise
+#: most units of a layer or channels of a convolution; twice as many take a minute to initialise
+MAX_WIDTH = 8192
 MAX_EPOCHS = 10_000
 
 

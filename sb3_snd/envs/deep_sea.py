@@ -35,7 +35,8 @@ class DeepSea(gym.Env):
         self.size = size = validate({"size": size}, {"size": integer(2, MAX_SIZE)})["size"]
         self.observation_space = spaces.Box(0, 1, (size * size,), np.float32)
         self.action_space = spaces.Discrete(2)
-        self.right = np.random.RandomState(MAPPING_SEED).randint(2, size=(size, size))  # the action that moves right
+        # The action that moves right
+        self.right = np.random.RandomState(MAPPING_SEED).randint(2, size=(size, size))
         self.row = self.column = 0
 
     def _obs(self) -> np.ndarray:
@@ -52,7 +53,12 @@ class DeepSea(gym.Env):
         """
         return self.row, self.column
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(
+        self,
+        *,
+        seed: int | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """
         Start a new episode.
 

@@ -47,9 +47,7 @@ def find_spec(env_id: str, entry_point: str, family: str) -> EnvSpec:
 
 
 class NativeVecEnv(VecEnv):
-    """
-    Base class of vector environments with discrete actions that run in C++, out of reach of Python wrappers.
-    """
+    """Base class of vector environments with discrete actions in C++, which no Python wrapper reaches."""
 
     remedy = "use --vec-env dummy, or make_vec_env"
 
@@ -91,7 +89,13 @@ class NativeVecEnv(VecEnv):
         """
         raise NotImplementedError(f"{self._where()}, {attr_name} cannot be set: {self.remedy}.")
 
-    def env_method(self, method_name: str, *method_args, indices: VecEnvIndices = None, **method_kwargs) -> list[Any]:
+    def env_method(
+        self,
+        method_name: str,
+        *method_args,
+        indices: VecEnvIndices = None,
+        **method_kwargs,
+    ) -> list[Any]:
         """
         Not supported.
 

@@ -87,9 +87,7 @@ def as_ordinary(env_id: str, env_wrapper: Any, env_kwargs: Mapping[str, Any]) ->
 
 
 def _names(env_wrapper: Any) -> list[Any]:
-    """
-    Return names or classes of wrappers in the Zoo's notation: one or a list, each with or without arguments.
-    """
+    """Return names or classes of wrappers in the Zoo's notation: one or a list, with or without arguments."""
     wrappers = env_wrapper if isinstance(env_wrapper, list) else [env_wrapper]
     return [next(iter(wrapper), None) if isinstance(wrapper, dict) else wrapper for wrapper in wrappers]
 

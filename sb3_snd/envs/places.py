@@ -72,10 +72,9 @@ def _reader(env: gym.Env) -> Callable[[], Hashable] | None:
 
 
 def _grid_state(env: Any) -> Hashable:
-    """
-    Return the state of MiniGrid: a hash of the grid, the agent's square and direction, and what it carries.
-    """
-    cells = [cell if cell is None else cell.encode() for cell in env.grid.grid]  # grid.encode() takes ten times as long
+    """Return the state of MiniGrid: hash of the grid, the agent's square and direction, what it carries."""
+    # grid.encode() takes ten times as long
+    cells = [cell if cell is None else cell.encode() for cell in env.grid.grid]
     grid = hashlib.blake2b(repr(cells).encode(), digest_size=8).digest()
     carried = None if env.carrying is None else env.carrying.encode()
     return grid, *map(int, env.agent_pos), int(env.agent_dir), carried

@@ -59,8 +59,7 @@ class ProcgenVecEnv(NativeVecEnv):
         ``use_backgrounds``
     """
 
-    #: steps between two calls of :meth:`get_places` in ``ExplorationLogger``, because a call takes as long as
-    #: a step
+    #: steps between two calls of :meth:`get_places` in ``ExplorationLogger``: a call takes as long as a step
     place_interval = 8
 
     def __init__(
@@ -77,14 +76,9 @@ class ProcgenVecEnv(NativeVecEnv):
         self.spec = find_spec(env_id, ENTRY_POINT, "a Procgen game")
         game = self.spec.kwargs["game"]
         check_options(game, distribution_mode, engine_options)
-        arguments = dict(
-            n_envs=n_envs,
-            n_stack=n_stack,
-            num_threads=num_threads,
-            random_action_probability=random_action_probability,
-            render_mode=render_mode,
-        )
-        given = validate(arguments, RULES)
+        numbers = dict(n_envs=n_envs, n_stack=n_stack, num_threads=num_threads)
+        others = dict(random_action_probability=random_action_probability, render_mode=render_mode)
+        given = validate({**numbers, **others}, RULES)
         n_envs, n_stack, num_threads = given["n_envs"], given["n_stack"], given["num_threads"]
         self.random_action_probability = random_action_probability
         self.time_limit = time_limit(game, distribution_mode)
@@ -140,8 +134,9 @@ class ProcgenVecEnv(NativeVecEnv):
         """
         if self._engine is None:
             raise RuntimeError("No episode has started: call reset() before step().")
-        random = self._rng.random(self.num_envs) < self.random_action_probability
-        self._engine.act(np.where(random, self._rng.integers(N_ACTIONS, size=self.num_envs), self.check_actions(actions)))
+        is_random = self._rng.random(self.num_envs) < self.random_action_probability
+        random_actions = self._rng.integers(N_ACTIONS, size=self.num_envs)
+        self._engine.act(np.where(is_random, random_actions, self.check_actions(actions)))
 
     def step_wait(self) -> VecEnvStepReturn:
         """
@@ -160,8 +155,8 @@ class ProcgenVecEnv(NativeVecEnv):
         self._elapsed[dones | complete] = 0
 
         infos: list[dict[str, Any]] = [
-            {"level_seed": int(info["level_seed"]), "prev_level_complete": done, "TimeLimit.truncated": out_of_time}
-            for info, done, out_of_time in zip(engine_infos, complete.tolist(), truncated.tolist(), strict=True)
+            {"level_seed": int(info["level_seed"]), "prev_level_complete": done, "TimeLimit.truncated": cut}
+            for info, done, cut in zip(engine_infos, complete.tolist(), truncated.tolist(), strict=True)
         ]
         for i in np.flatnonzero(dones):
             infos[i]["terminal_observation"] = np.concatenate((self._stack[i, 3:], self._stack[i, -3:]))

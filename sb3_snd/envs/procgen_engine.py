@@ -100,8 +100,8 @@ def check_options(game: str, distribution_mode: str, options: dict[str, Any]) ->
             raise ValueError(f"Procgen has no option {name!r}: choose from {', '.join(sorted(defaults))}.")
         if distribution_mode == "exploration" and name in ("num_levels", "start_level"):
             raise ValueError(
-                f"{name}={value!r} is not supported with distribution_mode='exploration', which has one fixed level:"
-                " remove it, or choose distribution_mode='easy' or 'hard'."
+                f"{name}={value!r} is not supported with distribution_mode='exploration',"
+                " which has one fixed level: remove it, or choose distribution_mode='easy' or 'hard'."
             )
         if type(value) is not type(defaults[name]) or not 0 <= value < 2**31:
             kind = "True or False" if isinstance(defaults[name], bool) else "an integer from 0 to 2**31 - 1"

@@ -61,8 +61,10 @@ class StreamRolloutBuffer(RolloutBuffer):
         self.coefs = np.array([ext_coef, int_coef] if n_streams == 2 else [1.0], dtype=np.float32)
         self.episodic = np.array([True, intrinsic_episodic][:n_streams], dtype=np.float32)
         self.n_stack = 1
-        self.store: Any = None  # a FrameStore, or a dict of these; SB3's constructor calls reset(), which allocates it
-        self._stores_stacks = False  # whether the stacks of this rollout are stored as they are, not frame by frame
+        #: a FrameStore, or a dict of these; SB3's constructor calls reset(), which allocates it
+        self.store: Any = None
+        #: whether the stacks of this rollout are stored as they are, not frame by frame
+        self._stores_stacks = False
         #: row ``t * n_envs + n`` -> last observation of the episode that ended with step ``t`` of environment
         #: ``n``
         self.terminal_observations: dict[int, np.ndarray | dict[str, np.ndarray]] = {}
@@ -147,10 +149,7 @@ class StreamRolloutBuffer(RolloutBuffer):
         self.full = self.pos == self.buffer_size
 
     def _switch_to_stacks(self) -> None:
-        """
-        Store stacks as they are for the rest of this rollout, because other code has changed the
-        environments.
-        """
+        """Store stacks as they are from now on, because other code has stepped or reset the environments."""
         single_frames = self.store
         single_frames.finish(self.episode_starts)
         self.store, self._stores_stacks = self._make_store(self.observation_space, 1), True
@@ -240,8 +239,7 @@ class StreamRolloutBuffer(RolloutBuffer):
 
     def memory(self) -> Iterator[th.Tensor]:
         """
-        Iterate over the tensors that hold the observations. They keep their addresses from rollout to
-        rollout.
+        Iterate over the tensors that hold the observations. Their addresses stay the same in all rollouts.
 
         :return: the tensors
         """

@@ -16,7 +16,13 @@ from stable_baselines3.common.utils import explained_variance
 from torch.nn import functional as F
 
 from sb3_snd.common.check_nan import check_gradients, check_terms
-from sb3_snd.common.cuda_graphs import Replay, Tensors, optimizer_state, recorded_updates, unchecked_distributions
+from sb3_snd.common.cuda_graphs import (
+    Replay,
+    Tensors,
+    optimizer_state,
+    recorded_updates,
+    unchecked_distributions,
+)
 from sb3_snd.common.preprocessing import map_obs
 from sb3_snd.ppo_snd.buffers import StreamRolloutBuffer
 
@@ -40,7 +46,8 @@ class DeviceUpdate:
 
     def __init__(self, model: PPO, records: bool) -> None:
         self.model = model
-        self._data: dict[str, th.Tensor] = {}  # rows are those of the buffer's store, step * n_envs + environment
+        #: rows are those of the buffer's store, step * n_envs + environment
+        self._data: dict[str, th.Tensor] = {}
         # A recording reads the clip ranges from the device; otherwise they are Python numbers, as in SB3
         self._clip_range: Any = th.zeros((), device=model.device) if records else 0.0
         self._clip_range_vf: Any = th.zeros((), device=model.device) if records else 0.0
@@ -55,7 +62,8 @@ class DeviceUpdate:
 
     def _state(self) -> Iterator[Any]:
         model = self.model
-        yield from (model.ent_coef, model.vf_coef, model.max_grad_norm, model.normalize_advantage, model.clip_range_vf is None)
+        yield from (model.ent_coef, model.vf_coef, model.max_grad_norm, model.normalize_advantage)
+        yield model.clip_range_vf is None
         yield from (self._clip_range, self._clip_range_vf, *self._data.values())
         yield from self._buffer.memory()
         yield from self.model.policy.buffers()
@@ -83,7 +91,8 @@ class DeviceUpdate:
         """Return the rows of each minibatch for each epoch, the same as those of the buffer's own ``get``."""
         size = self._buffer.buffer_size * self._buffer.n_envs
         rows = np.stack([self._buffer.rows(np.random.permutation(size)) for _ in range(self.model.n_epochs)])
-        return [epoch.split(min(self.model.batch_size, size)) for epoch in th.as_tensor(rows, device=self.model.device)]
+        batch_size = min(self.model.batch_size, size)
+        return [epoch.split(batch_size) for epoch in th.as_tensor(rows, device=self.model.device)]
 
     def minibatch(self, rows: th.Tensor) -> Tensors:
         """
@@ -123,7 +132,8 @@ class DeviceUpdate:
         policy.optimizer.zero_grad()
         loss.backward()
         norm = th.nn.utils.clip_grad_norm_(policy.parameters(), model.max_grad_norm)
-        check_gradients(policy, "PPO", norm=norm, terms=dict(zip(TERMS, terms, strict=True)) if self._step else None)
+        named_terms = dict(zip(TERMS, terms, strict=True)) if self._step else None
+        check_gradients(policy, "PPO", norm=norm, terms=named_terms)
         policy.optimizer.step()
         # The policy's last distribution would keep this step's gradient graph alive during the next step
         policy.action_dist.__dict__.pop("distribution", None)
@@ -156,7 +166,12 @@ class DeviceUpdate:
             check_terms(dict(zip(READ, row, strict=True)), "PPO", poisoned=True)
 
         for name, column in zip(TERMS, table.transpose(2, 0, 1)[:-1], strict=True):
-            value = column[-1].mean() if name == "approx_kl" else column[-1, -1] if name == "loss" else column.mean()
+            if name == "loss":
+                value = column[-1, -1]
+            elif name == "approx_kl":
+                value = column[-1].mean()
+            else:
+                value = column.mean()
             logger.record(f"train/{name}", float(value))
         variance = explained_variance(self._buffer.values.flatten(), self._buffer.returns.flatten())
         logger.record("train/explained_variance", variance)

@@ -1,5 +1,4 @@
-"""Observations of a rollout with each frame uploaded and stored once. Stacks are rebuilt from the newest
-frames.
+"""Observations of a rollout. Each frame is uploaded and stored once; stacks are rebuilt from the frames.
 
 Knows how SB3's vector environments stack frames, but no network or reward.
 """
@@ -21,8 +20,7 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
-#: wrappers that do not change the values of observations; other wrappers declare this by ``keeps_frames =
-#: True``
+#: wrappers that do not change the values of observations; others declare this by ``keeps_frames = True``
 TRANSPARENT = (VecMonitor, VecTransposeImage, VecCheckNan)
 
 
@@ -83,16 +81,14 @@ class FrameStore:
         #: first row of step 0. The rows before it hold the older frames of its stack; the last row of all is
         #: a frame of zeros
         self.first = (n_stack - 1) * n_envs
-        self._frames = th.zeros(self.first + n_steps * n_envs + 1, *self.frame_shape, dtype=dtype, device=device)
+        n_rows = self.first + n_steps * n_envs + 1
+        self._frames = th.zeros(n_rows, *self.frame_shape, dtype=dtype, device=device)
         #: row of each frame in each observation
         self._rows = th.zeros(n_steps, n_envs, n_stack, dtype=th.int64, device=device)
 
     @property
     def newest(self) -> th.Tensor:
-        """
-        Newest frame of each observation, ``(T, N, *frame_shape)``; the whole observation if there is no
-        stack.
-        """
+        """Newest frame of each observation, ``(T, N, *frame_shape)``; all of it if there is no stack."""
         return self._frames[self.first : -1].view(self.n_steps, self.n_envs, *self.frame_shape)
 
     def memory(self) -> tuple[th.Tensor, ...]:
@@ -124,7 +120,8 @@ class FrameStore:
         steps, envs = np.arange(self.n_steps)[:, None], np.arange(self.n_envs)
         # For episodes that began before the rollout, the rows before step 0 hold the older frames, or zeros
         begins = np.maximum.accumulate(np.where(episode_starts > 0, steps, -self.n_stack), axis=0)  # (T, N)
-        shown = steps[..., None] + np.arange(1 - self.n_stack, 1)  # (T, 1, n_stack), steps of the frames in the stack
+        # (T, 1, n_stack), steps of the frames in the stack
+        shown = steps[..., None] + np.arange(1 - self.n_stack, 1)
         rows = self.first + shown * self.n_envs + envs[:, None]
         zeros = len(self._frames) - 1
         self._rows.copy_(th.as_tensor(np.where(shown >= begins[..., None], rows, zeros)))
@@ -143,13 +140,11 @@ class FrameStore:
 
 
 class DeviceObs(NamedTuple):
-    """
-    Observations on the device, ``(N, *obs_shape)`` or a dict of these, and how they relate to the previous
-    ones.
-    """
+    """Observations on the device, and how they relate to the previous ones."""
 
     tensor: th.Tensor | TensorDict
-    continues_previous: bool  # whether the older frames of all stacks are known to be those of the steps before
+    #: whether the older frames of all stacks are known to be those of the steps before
+    continues_previous: bool
 
 
 class ObsUploader:
@@ -205,8 +200,7 @@ class StackUploader(ObsUploader):
         super().__init__(device)
         self.n_stack = n_stack
         self._stacked = n_envs, n_stack, shape[0] // n_stack, *shape[1:]
-        #: frames of the last observation, oldest first, (N, c, H, W) each; the next frame overwrites the
-        #: oldest one
+        #: frames of the last observation, oldest first, (N, c, H, W) each; the oldest is overwritten next
         self._frames = [th.as_tensor(np.zeros((n_envs, *self._stacked[2:]), dtype)) for _ in range(n_stack)]
 
     def restart(self, obs: np.ndarray) -> DeviceObs:
@@ -226,14 +220,13 @@ class StackUploader(ObsUploader):
         return obs.reshape(self._stacked).swapaxes(0, 1)
 
     def _continues_previous(self, obs: np.ndarray, begins: np.ndarray) -> bool:
-        """
-        Compare the older frames with those of the steps before; if they are the same, take in the newest one.
-        """
+        """Compare the older frames with those of the steps before. If they are equal, keep the newest one."""
         *older, newest = self._split(obs)
         oldest, *expected = self._frames
         for frame in expected:
             frame.numpy()[begins] = 0
-        if not all(np.array_equal(frame.numpy(), shown) for frame, shown in zip(expected, older, strict=True)):
+        pairs = zip(expected, older, strict=True)
+        if not all(np.array_equal(frame.numpy(), shown) for frame, shown in pairs):
             return False
         oldest.numpy()[:] = newest
         self._frames = [*expected, oldest]

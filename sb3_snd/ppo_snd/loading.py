@@ -53,7 +53,8 @@ def use_given_snd(path: Any, data: dict[str, Any], kwargs: dict[str, Any]) -> No
         kwargs.update(snd_target=snd.spec, snd_kwargs=snd.init_kwargs)
     elif "snd" in kwargs:
         kwargs["snd_target"] = kwargs.pop("snd")
-    if not isinstance(snd, IntrinsicReward) and "snd_kwargs" in kwargs:  # other arguments keep their saved values
+    # Other arguments keep their saved values
+    if not isinstance(snd, IntrinsicReward) and "snd_kwargs" in kwargs:
         saved_kwargs = json_to_data(json.dumps({"snd_kwargs": data["snd_kwargs"]}), kwargs.get("custom_objects"))
         kwargs["snd_kwargs"] = {**saved_kwargs["snd_kwargs"], **check_snd_kwargs(kwargs["snd_kwargs"])}
     asked, saved = kwargs.get("snd_target", data["snd_target"]), data["snd_target"]

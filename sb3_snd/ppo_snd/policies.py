@@ -127,7 +127,8 @@ class StreamActorCriticCnnPolicy(StreamActorCriticPolicy):
         **kwargs: Any,
     ) -> None:
         if optimizer_kwargs is None:  # PyTorch's eps, 1e-8
-            optimizer_kwargs = {"fused": True} if kwargs.get("optimizer_class", th.optim.Adam) is th.optim.Adam else {}
+            is_adam = kwargs.get("optimizer_class", th.optim.Adam) is th.optim.Adam
+            optimizer_kwargs = {"fused": True} if is_adam else {}
         super().__init__(
             observation_space,
             action_space,
@@ -142,8 +143,7 @@ class StreamActorCriticCnnPolicy(StreamActorCriticPolicy):
 
     def extract_features(self, obs: Any, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
         """
-        Extract features as SB3 does, but convert images to bfloat16 directly if a shared trunk computes in
-        it.
+        Extract features as SB3 does, but convert images directly to bfloat16 for a shared trunk in bfloat16.
 
         :param obs: ``(n, *shape)``
         :param features_extractor: See ``ActorCriticPolicy.extract_features``
@@ -187,7 +187,10 @@ class StreamMultiInputActorCriticPolicy(StreamActorCriticPolicy):
     """
 
     def __init__(
-        self, *args: Any, features_extractor_class: type[BaseFeaturesExtractor] = CombinedExtractor, **kwargs: Any
+        self,
+        *args: Any,
+        features_extractor_class: type[BaseFeaturesExtractor] = CombinedExtractor,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
 

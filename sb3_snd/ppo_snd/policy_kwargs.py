@@ -10,7 +10,17 @@ import torch as th
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
-from sb3_snd.common.validation import BOOL, MAX_WIDTH, Rule, check_names, default_of, integer, number, or_none, validate
+from sb3_snd.common.validation import (
+    BOOL,
+    MAX_WIDTH,
+    Rule,
+    check_names,
+    default_of,
+    integer,
+    number,
+    or_none,
+    validate,
+)
 from sb3_snd.ppo_snd.policies import StreamActorCriticPolicy
 
 MAX_DEPTH = 100  # largest number of hidden layers
@@ -32,8 +42,10 @@ def _is_net_arch(value: Any) -> bool:
 
 
 def _is_activation(value: Any) -> bool:
+    if not (isinstance(value, type) and issubclass(value, nn.Module)):
+        return False
     try:
-        return isinstance(value, type) and issubclass(value, nn.Module) and value()(th.zeros(1, 4)).shape == (1, 4)
+        return value()(th.zeros(1, 4)).shape == (1, 4)
     except Exception:  # a layer may raise anything
         return False
 
@@ -53,16 +65,22 @@ RULES = {
         )
     ),
     "activation_fn": Rule(_is_activation, "be a class of element-wise layers, such as torch.nn.Tanh"),
-    **dict.fromkeys(
-        ("ortho_init", "full_std", "use_expln", "squash_output", "share_features_extractor", "normalize_images"), BOOL
-    ),
+    "ortho_init": BOOL,
+    "full_std": BOOL,
+    "use_expln": BOOL,
+    "squash_output": BOOL,
+    "share_features_extractor": BOOL,
+    "normalize_images": BOOL,
     "log_std_init": number(-10, 10),
     "features_extractor_class": _subclass(BaseFeaturesExtractor),
     "optimizer_class": _subclass(th.optim.Optimizer),
 }
 
 
-def check_policy_kwargs(policy_class: type["StreamActorCriticPolicy"], policy_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def check_policy_kwargs(
+    policy_class: type["StreamActorCriticPolicy"],
+    policy_kwargs: Mapping[str, Any],
+) -> dict[str, Any]:
     """
     Check the arguments of a policy.
 

@@ -213,9 +213,7 @@ class PPOSND(StreamPPO):
         return self.env.venv if isinstance(self.env, VecIntrinsicReward) else self.env
 
     def _follow_schedules(self) -> None:
-        """
-        Update the weights of both streams, ``eta`` and the learning rate of SND's nets from their schedules.
-        """
+        """Update the streams' weights, ``eta`` and the learning rate of SND's nets from their schedules."""
         if self.snd is None:
             return
         remaining = max(0.0, self._current_progress_remaining)
@@ -251,8 +249,8 @@ class PPOSND(StreamPPO):
         if self.snd.trainer is None:
             return
         self.policy.optimizer.zero_grad()  # frees memory for SND's update
-        if self._trains_images_on_cpu and self.logger.name_to_value["time/ppo_s"] > 1:  # not worth it for small rollouts
-            return_freed_memory()
+        if self._trains_images_on_cpu and self.logger.name_to_value["time/ppo_s"] > 1:
+            return_freed_memory()  # not worth it for small rollouts
         with self._timed("snd"):
             losses = self.snd.trainer.train_on_rollout(self._rollout())
         for name, value in losses.items():

@@ -123,7 +123,8 @@ def check_sizes(env: GymEnv, given: dict[str, Any], trains_snd: bool) -> None:
         check_rollout(given.get("n_steps", 2) * n_envs)
     if not given["normalize_advantage"]:
         return
-    for name, size in (("batch_size", given.get("batch_size", 2)), ("n_steps", given.get("n_steps", 2) * n_envs)):
+    sizes = {"batch_size": given.get("batch_size", 2), "n_steps": given.get("n_steps", 2) * n_envs}
+    for name, size in sizes.items():
         if size < 2:
             raise ValueError(
                 f"{name}=1 must be >= 2 with normalize_advantage=True"
@@ -174,7 +175,13 @@ def check_unwrapped(env: GymEnv | str | None) -> None:
         )
 
 
-def check_construction(policy: Any, aliases: Iterable[str], env: Any, given: dict[str, Any], trains_snd: bool) -> GymEnv:
+def check_construction(
+    policy: Any,
+    aliases: Iterable[str],
+    env: Any,
+    given: dict[str, Any],
+    trains_snd: bool,
+) -> GymEnv:
     """
     Check what ``PPOSND`` is constructed with, before anything is created.
 
@@ -208,7 +215,8 @@ def check_model(model: Any) -> None:
     if not issubclass(model.policy_class, StreamActorCriticPolicy):
         raise ValueError(
             f"PPOSND needs a policy with one value per stream, not {model.policy_class.__name__}:"
-            " use 'MlpPolicy', 'CnnPolicy', 'MultiInputPolicy' or a subclass of sb3_snd.policies.StreamActorCriticPolicy."
+            " use 'MlpPolicy', 'CnnPolicy', 'MultiInputPolicy'"
+            " or a subclass of sb3_snd.policies.StreamActorCriticPolicy."
         )
     attributes = {name: value for name, value in vars(model).items() if name in RULES}
     for name, value in validate(attributes, RULES).items():
@@ -219,8 +227,8 @@ def check_model(model: Any) -> None:
     check_buffer(model.rollout_buffer_class, model.rollout_buffer_kwargs)
     if model.cuda_graphs and model.target_kl is not None:
         raise ValueError(
-            f"target_kl={model.target_kl!r} cannot be used with cuda_graphs=True, which has no early stopping:"
-            " drop one of them."
+            f"target_kl={model.target_kl!r} cannot be used with cuda_graphs=True,"
+            " which has no early stopping: drop one of them."
         )
     if model.cuda_graphs and model.rollout_buffer_class not in (None, StreamRolloutBuffer):
         raise ValueError("cuda_graphs=True supports only StreamRolloutBuffer: omit rollout_buffer_class.")

@@ -51,7 +51,8 @@ def learning_curve(
         curves.append(np.interp(np.arange(known[0], len(values)), known, values[known]))
         curves[-1] = np.concatenate([np.full(known[0], np.nan), curves[-1]])
     n_bins = max(map(len, curves))
-    table = np.stack([np.pad(curve, (0, n_bins - len(curve)), constant_values=np.nan) for curve in curves])  # (runs, n_bins)
+    # (runs, n_bins)
+    table = np.stack([np.pad(curve, (0, n_bins - len(curve)), constant_values=np.nan) for curve in curves])
     there = ~np.isnan(table)
     n_runs = there.sum(axis=0)
     with np.errstate(invalid="ignore"):
@@ -75,7 +76,10 @@ def common_width(runs: Sequence[RunSummary]) -> int:
     return width
 
 
-def places_curve(runs: Sequence[RunSummary], n_points: int = N_BINS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def places_curve(
+    runs: Sequence[RunSummary],
+    n_points: int = N_BINS,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     Compute mean and population standard deviation of the number of distinct places.
 
@@ -138,10 +142,12 @@ def _draw_published(axis: Any, env_id: str, algos: Sequence[str], last: float) -
     it is later.
     """
     keys = list(map(published.model_key, algos))
-    firsts = [index for index, key in enumerate(keys) if key not in keys[:index]]  # a model's curve is drawn once
+    # A model's curve is drawn once
+    firsts = [index for index, key in enumerate(keys) if key not in keys[:index]]
     curves = {index: curve for index in firsts if (curve := published.curve(algos[index], env_id)) is not None}
     near = {index: curve for index, curve in curves.items() if curve[0][0] <= NEAR * last}
-    end = max([last, *(steps[0] * 1.02 for steps, _ in near.values() if steps[0] > last)])  # with room for the whole marker
+    # With room for the whole marker
+    end = max([last, *(steps[0] * 1.02 for steps, _ in near.values() if steps[0] > last)])
     for index, (steps, rewards) in near.items():
         shown = slice(np.searchsorted(steps, end) + 1)  # includes the first point beyond the end
         name = f"{published.MODELS[algos[index]].name}, published"
@@ -150,7 +156,12 @@ def _draw_published(axis: Any, env_id: str, algos: Sequence[str], last: float) -
     return end
 
 
-def draw(env_id: str, algos: dict[str, list[RunSummary]], column: Column, folder: Path) -> list[dict[str, object]]:
+def draw(
+    env_id: str,
+    algos: dict[str, list[RunSummary]],
+    column: Column,
+    folder: Path,
+) -> list[dict[str, object]]:
     """
     Draw the learning curves in one environment.
 

@@ -1,5 +1,4 @@
-"""Read runs from the Zoo's log folders (algo key / environment / run) and reduce each to a few hundred
-numbers.
+"""Read runs from the Zoo's log folders (algo key / environment / run) and reduce each to a few numbers.
 
 Knows the columns of ``monitor.csv`` and ``progress.csv``. Must not know pictures, tables or published
 figures.
@@ -31,10 +30,7 @@ class Column(IntEnum):
 
 
 class Curve(NamedTuple):
-    """
-    Episodes, binned by the step at which they ended. Bin widths are powers of two, so that bins of curves
-    align.
-    """
+    """Episodes, binned by the step at which they ended. Bin widths are powers of two, so that bins align."""
 
     width: int  # steps per bin
     sums: np.ndarray  # (n_bins, 2) float64, sums of the episodes' rewards and scores
@@ -76,7 +72,8 @@ class RunSummary(NamedTuple):
     highest_score: float
     curve: Curve
     remark: str  # remark on omitted lines, or empty
-    places: np.ndarray  # (n, 2) float64: steps and distinct places so far, from ``ExplorationLogger``; may be (0, 2)
+    #: (n, 2) float64: steps and distinct places so far, from ``ExplorationLogger``; may be (0, 2)
+    places: np.ndarray
 
 
 class Skipped(NamedTuple):
@@ -175,7 +172,8 @@ def episode_steps(episodes, progress: Path) -> np.ndarray:  # type: ignore[no-un
         return episodes["steps"].to_numpy(np.int64)
     summed = episodes["l"].to_numpy(np.int64).cumsum()
     ended, steps = np.pad(read_columns(progress, "time/episodes", "time/total_timesteps"), ((1, 0), (0, 0))).T
-    rollouts = np.searchsorted(ended, np.arange(1, len(summed) + 1))  # rollout in which each ended; 0 is before the first
+    # Rollout in which each ended; 0 is before the first
+    rollouts = np.searchsorted(ended, np.arange(1, len(summed) + 1))
     if len(ended) == 1 or ended[-1] > len(summed):  # no such line, or the files do not belong together
         return summed
     logged = rollouts < len(ended)

@@ -127,9 +127,7 @@ class _Check:
 
     @staticmethod
     def _go(reward: IntrinsicReward, steps: list[Step]) -> Iterator[th.Tensor]:
-        """
-        Rate and remember steps as the wrapper does, but without statistics, which may see all environments.
-        """
+        """Rate and remember steps as the wrapper does, but without statistics, which mix environments."""
         for step in steps:
             yield reward.bonus(step)
             if reward.reads == "transition":
@@ -165,9 +163,7 @@ class _Check:
             self._require(same, "the bonus of an environment depends on another environment")
 
     def _check_episodes(self) -> None:
-        """
-        A new episode of the first environment must leave it like a fresh one, and the others as they were.
-        """
+        """A new episode must leave its environment like a fresh one, and the others as they were."""
         reward, fresh, undisturbed = self._make(), self._make(), self._make()
         if reward.reads == "state":
             return

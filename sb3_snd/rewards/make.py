@@ -23,8 +23,7 @@ def check_snd_kwargs(snd_kwargs: Any, snd: Any = None) -> dict[str, Any]:
     :param snd_kwargs: Value of an argument ``snd_kwargs``; None means no arguments
     :param snd: Value of the argument ``snd`` beside it
     :return: arguments of ``SND`` by name
-    :raises ValueError: if it is neither None nor a dict of such arguments, or if ``snd`` is complete without
-        it
+    :raises ValueError: if it is neither None nor a dict of such arguments, or if ``snd`` needs none
     """
     names = snd_kwargs if isinstance(snd_kwargs, dict) else [None]
     if snd_kwargs is not None and not all(isinstance(name, str) and name not in SET_BY_CALLER for name in names):

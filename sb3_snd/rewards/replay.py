@@ -45,7 +45,10 @@ def sample_transitions(model: OffPolicyAlgorithm, batch_size: int) -> tuple | No
     return states, successors, actions, ends
 
 
-def sample_within_episodes(buffer: ReplayBuffer, batch_size: int) -> tuple[th.Tensor, th.Tensor, th.Tensor] | None:
+def sample_within_episodes(
+    buffer: ReplayBuffer,
+    batch_size: int,
+) -> tuple[th.Tensor, th.Tensor, th.Tensor] | None:
     """
     Draw pairs from a buffer with ``optimize_memory_usage``, which keeps one array of observations. The row
     after an episode's last one holds the first observation of the next episode, so pairs are drawn only from

@@ -1,5 +1,4 @@
-"""What a reward reads and what its nets are trained on: a step, a rollout, and the arithmetic of its
-minibatches.
+"""What a reward reads and what its nets are trained on: a step, a rollout, and how minibatches divide it.
 
 Knows only shapes and rows.
 """
@@ -88,6 +87,7 @@ def successor_index(n_envs: int, bounds: np.ndarray, ends: np.ndarray) -> np.nda
     rows = np.arange(bounds[-1])
     index = rows - np.repeat(bounds[:-1], sizes) + n_envs
     minibatch = np.searchsorted(bounds, ends, side="right") - 1  # in which each episode ends
-    earlier_ends = np.searchsorted(ends, bounds)[minibatch]  # number of episodes that ended in earlier minibatches
+    # Number of episodes that ended in earlier minibatches
+    earlier_ends = np.searchsorted(ends, bounds)[minibatch]
     index[ends] = sizes[minibatch] + n_envs + np.arange(len(ends)) - earlier_ends
     return index

@@ -12,7 +12,8 @@ from torch import nn
 
 from sb3_snd.common.running_stats import RunningMeanStd
 
-RETURN_DISCOUNT = 0.99  # discount factor of the sums by whose standard deviation norm_reward=True divides the bonus
+#: discount factor of the sums by whose standard deviation norm_reward=True divides the bonus
+RETURN_DISCOUNT = 0.99
 RETURN_WINDOW = 200  # number of steps that the return statistics remember
 #: Lower bound on the standard deviation of the discounted sums, as a share of their mean. Without it the
 #: reward would rise to its limit if all states were equally novel: the sums would settle, and the estimate
@@ -119,9 +120,7 @@ class RewardScale(nn.Module):
 
 
 def _match_return_stats(scale: RewardScale, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """
-    Drop saved statistics of the sums if they are not used, and keep the present ones if none were saved.
-    """
+    """Drop saved statistics of the sums if they are not used; keep the present ones if none were saved."""
     used = {} if scale.return_stats is None else scale.return_stats.state_dict(prefix=f"{prefix}return_stats.")
     for name in [name for name in state_dict if name.startswith(f"{prefix}return_stats.") and name not in used]:
         del state_dict[name]

@@ -1,5 +1,4 @@
-"""``BonusStatistics``: what is logged about a rollout's intrinsic rewards, and a warning if they are
-uninformative.
+"""``BonusStatistics``: what is logged about a rollout's intrinsic rewards, and warnings about useless ones.
 
 Knows numbers and the scale of a reward, but no environment or logger.
 """
@@ -12,9 +11,11 @@ import torch as th
 
 from sb3_snd.rewards.scale import RewardScale
 
-MOST_CLIPPED = 0.9  # if a larger share of a rollout's intrinsic rewards is at the limit, they are uninformative
+#: if a larger share of a rollout's intrinsic rewards is at the limit, they are uninformative
+MOST_CLIPPED = 0.9
 MOST_SEEN = 1024  # number of steps whose statistics are kept before they are summed up
-LEAST_SHARE = 1e-4  # a mean intrinsic reward below this share of the mean absolute extrinsic one has no effect
+#: a mean intrinsic reward below this share of the mean absolute extrinsic one has no effect
+LEAST_SHARE = 1e-4
 #: Mean intrinsic reward for which ``eta`` is proposed. With the paper's settings it is 0.005 to 0.02 in the
 #: paper's games; in the small tasks of ``hyperparams/`` it is 0.05 to 0.5.
 PROPOSED_MEAN = 0.03
@@ -31,12 +32,10 @@ class BonusStatistics:
         self.scale = scale
         #: number of calls of :meth:`pop` that returned statistics
         self.n_rollouts = 0
-        #: the ``eta`` that would have given the last rollout a mean intrinsic reward of 0.03, apart from
-        #: clipping
+        #: ``eta`` with which the last rollout's mean intrinsic reward would be 0.03, apart from clipping
         self.proposed_eta: float | None = None
         self._warned = False
-        #: bonus, normalised bonus and intrinsic rewards, ``(n_envs,)`` each, of steps that are not yet summed
-        #: up
+        #: bonus, normalised bonus and intrinsic rewards, ``(n_envs,)`` each, of steps not yet summed up
         self._seen: list[tuple[th.Tensor, th.Tensor, th.Tensor]] = []
         self._sums: dict[str, th.Tensor] = {}
         self._largest: th.Tensor | None = None
@@ -67,7 +66,8 @@ class BonusStatistics:
         """Sum up all steps since the last call at once."""
         if not self._seen:
             return
-        bonus, normalized, intrinsic = (th.stack(each) for each in zip(*self._seen, strict=True))  # (steps, n_envs) each
+        # (steps, n_envs) each
+        bonus, normalized, intrinsic = (th.stack(each) for each in zip(*self._seen, strict=True))
         columns = {
             "relative_novelty": normalized,
             "novelty_mean": bonus,

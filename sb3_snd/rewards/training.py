@@ -48,7 +48,8 @@ class RewardTrainer:
         self.fixed_shapes = False
         self._replay: Replay | None = None
         self._rates: list[th.Tensor] = []
-        self._pool: tuple[int, Callable[[th.Tensor], th.Tensor]] | None = None  # states from which a loss may draw
+        #: states from which a loss may draw
+        self._pool: tuple[int, Callable[[th.Tensor], th.Tensor]] | None = None
         self._observations: list[th.Tensor] = []  # tensors that hold these states
         self._names: list[str] = []  # names of the loss terms
 
@@ -184,7 +185,13 @@ class RewardTrainer:
         del means[GRADIENT_NORM]
         return means
 
-    def _update(self, frames: th.Tensor, next_index: th.Tensor, ends: th.Tensor, actions: th.Tensor | None = None) -> Tensors:
+    def _update(
+        self,
+        frames: th.Tensor,
+        next_index: th.Tensor,
+        ends: th.Tensor,
+        actions: th.Tensor | None = None,
+    ) -> Tensors:
         """
         Train the nets on one minibatch. A recording takes only tensors as arguments, so the states from which
         the loss may draw come from an attribute.

@@ -20,14 +20,18 @@ from sb3_snd.rewards.settings import UNREADABLE
 from sb3_snd.runs.log_files import atomic_write
 
 TENSORS = ".pth"  # suffix of SB3's zip entries for networks and optimisers
-META, STATE, NETS = "sb3_snd_meta.json", "sb3_snd_state.pkl", "sb3_snd_nets"  # zip entries in addition to the model's
+#: zip entries in addition to the model's
+META, STATE, NETS = "sb3_snd_meta.json", "sb3_snd_state.pkl", "sb3_snd_nets"
 PREFIX = "rl_model"  # same as SB3's and the Zoo's checkpoints
 NORMALIZER = f"{PREFIX}_vecnormalize"  # same as the statistics that SB3's ``CheckpointCallback`` writes
 KEPT = 3  # number of newest checkpoints to keep
 
 
 def save_atomically(
-    model: BaseAlgorithm, path: Path, entries: dict[str, bytes] | None = None, check: Callable[[BinaryIO], None] | None = None
+    model: BaseAlgorithm,
+    path: Path,
+    entries: dict[str, bytes] | None = None,
+    check: Callable[[BinaryIO], None] | None = None,
 ) -> None:
     """
     Save a model as ``model.save`` does, but atomically: the file is complete or not written at all.

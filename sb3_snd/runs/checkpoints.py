@@ -37,9 +37,7 @@ CHANGING = (
 
 
 class RolloutStart(NamedTuple):
-    """
-    Copy of a run's state at the start of a rollout, without networks and optimisers, which change later.
-    """
+    """Copy of a run's state at the start of a rollout, without nets and optimisers, which change later."""
 
     attributes: dict[str, Any]  # attributes of the algorithm in ``CHANGING``
     snd_buffers: dict[str, th.Tensor]  # name -> persistent buffer of the reward; the others are part of ``env``
@@ -236,7 +234,8 @@ class RunCheckpoint(BaseCallback):
         meta = {**self.identity, "steps": steps, "constants": self._constants}
         entries = {META: json.dumps(meta).encode(), STATE: self._start.state}
         snd = find_snd(self.model)
-        if snd is not None and not hasattr(self.model, "snd"):  # the algorithm does not save these networks itself
+        # The algorithm does not save these networks itself
+        if snd is not None and not hasattr(self.model, "snd"):
             nets = io.BytesIO()
             snd.save(nets)  # type: ignore[arg-type]  # PyTorch accepts file objects
             entries[NETS] = nets.getvalue()

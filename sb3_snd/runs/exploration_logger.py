@@ -135,7 +135,8 @@ class ExplorationLogger(BaseCallback):
         if self.n_calls % self._place_interval == 0:
             self._add_places()
         if self._wrapper is not None and self.n_calls % self._frame_interval == 0:
-            self._frames.append(self._wrapper.snd.select(self._wrapper.last_obs).clone())  # environments may reuse the memory
+            # Environments may reuse the memory
+            self._frames.append(self._wrapper.snd.select(self._wrapper.last_obs).clone())
         return True
 
     def _on_rollout_end(self) -> None:

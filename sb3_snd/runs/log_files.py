@@ -36,7 +36,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    with contextlib.suppress(OSError):  # Windows cannot open folders, and some file systems cannot flush them to the disk
+    # Windows cannot open folders, and some file systems cannot flush them to the disk
+    with contextlib.suppress(OSError):
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -105,7 +106,8 @@ def delete_event_files(folder: Path) -> None:
     :param folder: Folder of the run
     """
     for place in {path.parent for path in folder.glob("*/events.out.tfevents.*")}:
-        with contextlib.suppress(OSError):  # the folder contains other files, or a file is open in TensorBoard on Windows
+        # The folder contains other files, or a file is open in TensorBoard on Windows
+        with contextlib.suppress(OSError):
             for path in _events(place):
                 path.unlink()
             place.rmdir()

@@ -61,7 +61,8 @@ class StreamMonitor(BaseCallback):
         self._lengths = np.zeros(0, dtype=np.int64)
         self._start = 0.0
         self._n_episodes = 0  # number of episodes in the file
-        self._normalizer: VecNormalize | None = None  # normalises extrinsic rewards, below the intrinsic reward
+        #: normalises extrinsic rewards, below the intrinsic reward
+        self._normalizer: VecNormalize | None = None
         self._writer: ResultsWriter | None = None
         self._progress: CSVOutputFormat | None = None
 
@@ -71,7 +72,8 @@ class StreamMonitor(BaseCallback):
         self._normalizer = unwrap_vec_normalize(self.model.env if wrapper is None else wrapper.venv)
         if self._writer is None or self._progress is None:  # training may be continued
             n_envs = self.training_env.num_envs
-            if len(self._lengths) != n_envs:  # otherwise a checkpoint has restored those of unfinished episodes
+            # Otherwise a checkpoint has restored those of unfinished episodes
+            if len(self._lengths) != n_envs:
                 self._returns, self._lengths = np.zeros((n_envs, 2)), np.zeros(n_envs, dtype=np.int64)
             monitor, progress = self.folder / "monitor.csv", self.folder / "progress.csv"
             goes_on = self.append and monitor.exists()

@@ -69,7 +69,8 @@ class VecNoveltyStrip(VecEnvWrapper):
         self.history = self.history[-width:]
         strip = np.full((height, width, 3), 32, dtype=np.uint8)
         values = np.array(self.history)
-        bars = height * np.nan_to_num(values) / max(self.highest, float(np.finfo(float).tiny))  # (w,) in pixels
+        # (w,) in pixels
+        bars = height * np.nan_to_num(values) / max(self.highest, float(np.finfo(float).tiny))
         filled = np.arange(height, 0, -1)[:, None] <= bars + 0.5  # (height, w)
         columns = strip[:, width - len(values) :]
         columns[filled] = STRIP_COLOUR

@@ -28,7 +28,12 @@ RESERVED_FLAGS = {
 
 
 def plan(
-    algos: Sequence[str], env_ids: Sequence[str], n_seeds: int, n_steps: int | None, logs: Path, train_args: Sequence[str]
+    algos: Sequence[str],
+    env_ids: Sequence[str],
+    n_seeds: int,
+    n_steps: int | None,
+    logs: Path,
+    train_args: Sequence[str],
 ) -> list[Job]:
     """
     List all jobs of a sweep.

@@ -108,7 +108,12 @@ class Scheduler:
     :param resources: Resources that each run needs
     """
 
-    def __init__(self, jobs: Sequence[Job], command: Callable[[Job], list[str]], resources: Resources) -> None:
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        command: Callable[[Job], list[str]],
+        resources: Resources,
+    ) -> None:
         self.jobs = jobs
         self.command = command
         self.resources = resources

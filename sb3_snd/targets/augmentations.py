@@ -23,8 +23,10 @@ def drop_tiles(frames: th.Tensor, drop: float = 0.1, probability: float = 0.5) -
     n, sides = len(frames), tuple(frames.shape[2:])
     if sides:
         sizes = _tile_sizes(sides, frames.device)
-        size = sizes[th.randint(len(sizes), (1,), device=frames.device)]  # stays on the device, so the host need not wait
-        keep = th.rand(n, 1, *sides, device=frames.device) >= drop  # one draw per tile, repeated for its pixels below
+        # Stays on the device, so the host need not wait
+        size = sizes[th.randint(len(sizes), (1,), device=frames.device)]
+        # One draw per tile, repeated for its pixels below
+        keep = th.rand(n, 1, *sides, device=frames.device) >= drop
         for dim, side in enumerate(sides, start=2):
             keep = keep.index_select(dim, th.arange(side, device=frames.device) // size)  # (n, 1, H, W)
     else:

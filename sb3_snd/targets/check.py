@@ -131,7 +131,8 @@ def _check_training(target: Target, learner: nn.Module) -> None:
     Run a few updates on random and on constant frames, which a loss that divides by their spread would not
     survive.
     """
-    parameters = [parameter for net in (target, learner) for parameter in net.parameters() if parameter.requires_grad]
+    parameters = [*target.parameters(), *learner.parameters()]
+    parameters = [parameter for parameter in parameters if parameter.requires_grad]
     optimizer = th.optim.Adam(parameters, lr=1e-4)
     inputs = {
         "random": _random(target),
@@ -157,6 +158,7 @@ def _check_state(target: Target, other: Target, learner: nn.Module, other_learne
         seen = net.preprocess(frames)
         th.manual_seed(1)
         with th.no_grad():
-            values.append((net.novelty(predictor(seen), net(seen)), net.loss(_transitions(net, frames), predictor)["loss"]))
+            loss = net.loss(_transitions(net, frames), predictor)["loss"]
+            values.append((net.novelty(predictor(seen), net(seen)), loss))
     for name, before, after in zip(("novelty", "the loss"), *values, strict=True):
         _require(th.equal(before, after), target, f"{name} differs after a round trip through state_dict")

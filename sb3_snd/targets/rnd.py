@@ -46,7 +46,12 @@ class RNDTarget(Target):
         """Return half the summed squared distance, ``(n,)``."""
         return (prediction - features).square().sum(dim=1) / 2
 
-    def loss(self, batch: Transitions, learner: nn.Module, uniform: th.Tensor | None = None) -> dict[str, th.Tensor]:
+    def loss(
+        self,
+        batch: Transitions,
+        learner: nn.Module,
+        uniform: th.Tensor | None = None,
+    ) -> dict[str, th.Tensor]:
         """
         Distil a random quarter of the entries; see :meth:`Target.loss`.
 

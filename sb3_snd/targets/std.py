@@ -131,7 +131,11 @@ class STDTarget(SharedNetsTarget):
         for projection in (self.global_projection, self.local_projection):
             orthogonal_(projection, self.gain)
 
-    def contrast(self, predictions: tuple[th.Tensor, th.Tensor], features: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    def contrast(
+        self,
+        predictions: tuple[th.Tensor, th.Tensor],
+        features: th.Tensor,
+    ) -> tuple[th.Tensor, th.Tensor]:
         """
         Compute the contrastive loss and the norm of its logits.
 

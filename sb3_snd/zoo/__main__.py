@@ -74,7 +74,8 @@ def mended_hub() -> Iterator[None]:
     from huggingface_hub import errors, repocard
     from requests import HTTPError
 
-    hub: Any = importlib.import_module("huggingface_sb3.push_to_hub")  # as an attribute, the name is a function
+    # As an attribute, the name is a function
+    hub: Any = importlib.import_module("huggingface_sb3.push_to_hub")
     load, save = huggingface_sb3.load_from_hub, repocard.metadata_save
     if not hasattr(hub, "generate_metadata"):
         hub.generate_metadata = lambda *args: hub._generate_metadata(*args).to_dict()

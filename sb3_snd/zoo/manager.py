@@ -1,9 +1,8 @@
 """
 The Zoo's manager for this package: YAML files, native vector environments, logs of both streams, runs that
-can be resumed, and the search for hyperparameters.
+can be resumed, and hyperparameter search.
 
-Knows every step in which rl_zoo3 makes and trains a model. Must not know the command line, any loss or
-network.
+Knows every step in which rl_zoo3 makes and trains a model, but no command line, loss or network.
 """
 
 import argparse
@@ -67,7 +66,7 @@ class SNDExperimentManager(ExperimentManager):
         super().__init__(args, algo, env_id, *more, **kwargs)
         self.options = options or Options()
         self._check_arguments()
-        self._trial_id, self.trial_id = self.trial_id, None  # read_hyperparameters loads it; the Zoo would ignore trial 0
+        self._trial_id, self.trial_id = self.trial_id, None  # loaded here, as the Zoo would ignore trial 0
         if kwargs.get("config") is None:
             self.config = find_config(algo, env_id) or self.config
         self._checkpoint: Path | None = None
@@ -76,18 +75,16 @@ class SNDExperimentManager(ExperimentManager):
             self._find_run()
         if self.tensorboard_log is None and not self.optimize_hyperparameters:
             self.tensorboard_log = self.save_path
-        if self.entry_point(env_id) == ENTRY_POINT:  # as for Atari: a half-trained agent's best actions may loop forever
+        if self.entry_point(env_id) == ENTRY_POINT:  # as for Atari, where a half-trained agent may loop forever
             self.deterministic_eval = False
         self.full_timesteps = 0
         self._checkpoint_freq = 0
         self._saved_hyperparams: dict[str, Any] = {}
         self._native_env: Callable[..., VecEnv] | None = None
-        self._ordinary: list[tuple[Any, dict[str, Any]]] = []  # env_wrapper, env_kwargs: for training and for evaluation
+        self._ordinary: list[tuple[Any, dict[str, Any]]] = []  # (env_wrapper, env_kwargs): training, evaluation
 
     def _check_arguments(self) -> None:
-        """
-        Refuse numbers that the Zoo would silently ignore, or divide by, and flags that contradict each other.
-        """
+        """Refuse numbers that the Zoo would ignore or divide by, and flags that contradict each other."""
         n_steps, interval = getattr(self.args, "n_timesteps", -1), getattr(self.args, "log_interval", -1)
         if n_steps < 1 and n_steps != -1:
             raise ValueError(f"-n {n_steps}: the number of steps must be >= 1; omit -n to use that of the YAML entry.")
@@ -186,10 +183,7 @@ class SNDExperimentManager(ExperimentManager):
         return experiment
 
     def create_log_folder(self) -> None:
-        """
-        Do nothing: :meth:`_save_config` creates the folder, so that bad input neither writes nor deletes
-        anything.
-        """
+        """Do nothing: :meth:`_save_config` creates the folder, after all input has been checked."""
 
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
         super().create_log_folder()
@@ -220,9 +214,7 @@ class SNDExperimentManager(ExperimentManager):
         return self._maybe_normalize(env, eval_env)
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
-        """
-        See ``ExperimentManager``. A checkpoint (``-i``) gets its own statistics, not the final ones or none.
-        """
+        """See ``ExperimentManager``. A checkpoint (``-i``) gets its own statistics, not the final ones."""
         beside = find_normalizer(Path(self.trained_agent))
         if beside is None:
             return super()._maybe_normalize(env, eval_env)
@@ -247,9 +239,7 @@ class SNDExperimentManager(ExperimentManager):
         return model
 
     def create_callbacks(self) -> None:
-        """
-        See ``ExperimentManager.create_callbacks``. For on-policy algorithms, :meth:`learn` adds checkpoints.
-        """
+        """See ``ExperimentManager``; for on-policy algorithms, :meth:`learn` adds checkpoints."""
         if self._is_on_policy and not self.optimize_hyperparameters:
             self._checkpoint_freq, self.save_freq = max(0, self.save_freq), -1
         super().create_callbacks()
