@@ -20,6 +20,7 @@ from stable_baselines3.common.vec_env import (
 
 from sb3_snd.analyze.models import Model
 from sb3_snd.common.extras import require
+from sb3_snd.rewards.make import check_space
 from sb3_snd.rewards.snd import SND
 
 #: converts observations of the environment to input of the networks, on the CPU
@@ -122,7 +123,7 @@ def make_views(
         snd = model.snd
         assert snd is not None
         try:
-            snd.check_space(env.observation_space)
+            check_space(snd, env.observation_space)
         except ValueError as error:
             message = f"{model.path} does not read the frames of {collector.path}, analyse them separately: {error}"
             raise ValueError(message) from error

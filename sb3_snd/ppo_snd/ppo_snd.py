@@ -31,7 +31,7 @@ from sb3_snd.ppo_snd.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, Str
 from sb3_snd.ppo_snd.stream_ppo import StreamPPO
 from sb3_snd.ppo_snd.validation import RULES, check_construction, check_model, check_unwrapped
 from sb3_snd.rewards.base import IntrinsicReward
-from sb3_snd.rewards.make import check_snd_kwargs, is_reward_class, make_reward
+from sb3_snd.rewards.make import check_snd_kwargs, check_space, is_trained, make_reward
 from sb3_snd.rewards.rollout import check_rollout
 from sb3_snd.targets import Target
 from sb3_snd.wrappers import VecIntrinsicReward, VecRewardStreams
@@ -108,10 +108,8 @@ class PPOSND(StreamPPO):
             precision = "float32" if snd is None else "auto"
         snd_kwargs = check_snd_kwargs(snd_kwargs, snd)
         kwargs = validate({**kwargs, "normalize_advantage": normalize_advantage}, RULES)
-        # A class of rewards shows only later whether it is trained
-        trains = snd.trainer is not None if isinstance(snd, IntrinsicReward) else snd is not None and not is_reward_class(snd)
         if _init_setup_model:  # otherwise ``load`` restores the saved attributes later
-            env = check_construction(policy, self.policy_aliases, env, kwargs, trains_snd=trains)
+            env = check_construction(policy, self.policy_aliases, env, kwargs, trains_snd=is_trained(snd))
         if not isinstance(kwargs.get("rollout_buffer_kwargs"), (dict, type(None))):
             raise ValueError(f"rollout_buffer_kwargs={kwargs['rollout_buffer_kwargs']!r} must be a dict or None.")
         # ``load`` builds the nets from these two; ``_setup_model`` assigns them to ``self.snd``
@@ -149,7 +147,7 @@ class PPOSND(StreamPPO):
             if self.snd is None:
                 snd_kwargs = {"batch_size": self.batch_size, "precision": self.precision, **self.snd_kwargs}
                 self.snd = make_reward(self.snd_target, self.observation_space, self.device, snd_kwargs)
-            self.snd.check_space(self.observation_space)
+            check_space(self.snd, self.observation_space)
             self.snd.to(self.device)
             self.snd.set_precision()
             if self.snd.trainer is not None:  # moves the optimiser's state to the device

@@ -294,18 +294,3 @@ class IntrinsicReward(nn.Module, ABC):
             not executed
         """
         load_reward(self, path)
-
-    def check_space(self, observation_space: spaces.Space) -> None:
-        """
-        Check that the nets fit an environment.
-
-        :param observation_space: Observation space of the environment
-        :raises ValueError: if these nets were made for other frames
-        """
-        reader = FrameReader(observation_space, self.reader.obs_key)
-        made_for, given = self.reader.describe(), reader.describe()
-        if made_for != given:
-            raise ValueError(
-                f"This {type(self).__name__} was made for {made_for}, but the environment gives {given}:"
-                " create it with the environment's observation_space."
-            )

@@ -8,6 +8,7 @@ from typing import Any
 import torch as th
 from gymnasium import spaces
 
+from sb3_snd.common.preprocessing import FrameReader
 from sb3_snd.rewards.base import IntrinsicReward
 from sb3_snd.rewards.snd import SND
 from sb3_snd.targets import Target
@@ -38,14 +39,17 @@ def check_snd_kwargs(snd_kwargs: Any, snd: Any = None) -> dict[str, Any]:
     return dict(snd_kwargs or {})
 
 
-def is_reward_class(snd: Any) -> bool:
+def is_trained(snd: Any) -> bool:
     """
-    Tell whether an argument ``snd`` is a class of rewards.
+    Tell whether an argument ``snd`` surely gives a reward whose nets are trained. A class of rewards shows it
+    only later.
 
     :param snd: Its value
-    :return: whether it is one
+    :return: whether it does
     """
-    return isinstance(snd, type) and issubclass(snd, IntrinsicReward)
+    if isinstance(snd, IntrinsicReward):
+        return snd.trainer is not None
+    return snd is not None and not (isinstance(snd, type) and issubclass(snd, IntrinsicReward))
 
 
 def make_reward(
@@ -68,5 +72,21 @@ def make_reward(
     if isinstance(snd, type) and issubclass(snd, IntrinsicReward):
         return snd(observation_space, device=device, **snd_kwargs)
     reward = snd if isinstance(snd, IntrinsicReward) else SND(observation_space, snd, device=device, **snd_kwargs)
-    reward.check_space(observation_space)
+    check_space(reward, observation_space)
     return reward
+
+
+def check_space(reward: IntrinsicReward, observation_space: spaces.Space) -> None:
+    """
+    Check that a reward fits an environment.
+
+    :param reward: The reward
+    :param observation_space: Observation space of the environment
+    :raises ValueError: if the reward was made for other frames
+    """
+    made_for, given = reward.reader.describe(), FrameReader(observation_space, reward.reader.obs_key).describe()
+    if made_for != given:
+        raise ValueError(
+            f"This {type(reward).__name__} was made for {made_for}, but the environment gives {given}:"
+            " create it with the environment's observation_space."
+        )
