@@ -57,7 +57,7 @@ def analyze(
     chosen, reason = choose_collector(models)
     collector = models[chosen]
     env = make_env(collector, n_envs, seed)
-    nets = [(label, model) for label, model in zip(labels, models, strict=True) if model.snd is not None]
+    nets = [each for each in zip(labels, models, strict=True) if each[1].snd is not None]
     views, keys = make_views([model for _, model in nets], collector, env)
     set_random_seed(seed)
     env.reset()  # some environments have places only after a reset
@@ -71,11 +71,11 @@ def analyze(
     table = [table_row(space, states) for space in feature_spaces]
     write_csv(out / "features.csv", table)
     figures.draw(feature_spaces, states, seed, out)
-    text = [f"# Feature spaces in {collector.env_id}", "", *_models(models, labels), ""]
-    text += [
-        f"*{labels[chosen]}* collected the {n_states:,} reference states: {reason}. Its actions were drawn from its policy, as"
-        f" in training, in {n_envs} environments with seed {seed}. Transitions that end an episode are left out."
-        f" {_places(states)}",
+    text = [
+        f"# Feature spaces in {collector.env_id}\n",
+        *_models(models, labels),
+        "",
+        f"*{labels[chosen]}* collected the {n_states:,} reference states: {reason}. {_origin(n_envs, seed, states)}",
         "",
         _versions(collector.algorithm.device),
         "",
@@ -83,9 +83,8 @@ def analyze(
         "",
         figures.markdown(),
     ]
-    path = out / "report.md"
-    path.write_text("\n".join(text) + "\n")
-    return path
+    (out / "report.md").write_text("\n".join(text) + "\n")
+    return out / "report.md"
 
 
 def _models(models: Sequence[Model], labels: Sequence[str]) -> list[str]:
@@ -94,6 +93,13 @@ def _models(models: Sequence[Model], labels: Sequence[str]) -> list[str]:
         f"- *{label}*: `{model.path}`{missing if model.snd is None else ''}"
         for label, model in zip(labels, models, strict=True)
     ]
+
+
+def _origin(n_envs: int, seed: int, states: ReferenceStates) -> str:
+    return (
+        f"Its actions were drawn from its policy, as in training, in {n_envs} environments with seed {seed}."
+        f" Transitions that end an episode are left out. {_places(states)}"
+    )
 
 
 def _places(states: ReferenceStates) -> str:
