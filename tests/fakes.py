@@ -4,6 +4,7 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecTransposeImage
 
 from sb3_snd import SND
 from sb3_snd.rewards import IntrinsicReward
@@ -38,6 +39,16 @@ class CountingEnv(gym.Env):
         self.step_count += 1
         done = self.step_count == self.length
         return self._obs(), 10.0 * self.number, done and not self.truncated, done and self.truncated, {}
+
+
+def counting(n_envs=2, **kwargs):
+    """:return: a vector environment of ``CountingEnv`` 0, 1, ..."""
+    return DummyVecEnv([lambda i=i: CountingEnv(i, **kwargs) for i in range(n_envs)])
+
+
+def image_env(n_envs=2, **kwargs):
+    """:return: the same with images, in stacks of two, channels first"""
+    return VecTransposeImage(VecFrameStack(counting(n_envs, image=True, **kwargs), 2))
 
 
 class AnyEnv(gym.Env):

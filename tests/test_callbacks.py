@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 import torch as th
-from fakes import CountingEnv, FakeSND
+from fakes import CountingEnv, FakeSND, counting
 from gymnasium import spaces
 from sb3_contrib import ARS, QRDQN, TRPO, MaskablePPO, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO, SAC
@@ -18,10 +18,6 @@ from stable_baselines3.her import HerReplayBuffer
 
 from sb3_snd import PPOSND, SND, EtaProposal, SNDCallback, VecIntrinsicReward
 from sb3_snd.runs.monitor import StreamMonitor
-
-
-def counting(n_envs=2, **kwargs):
-    return DummyVecEnv([lambda i=i: CountingEnv(i, **kwargs) for i in range(n_envs)])
 
 
 def make_ppo(env=None, **snd_kwargs):

@@ -8,7 +8,7 @@ import cloudpickle
 import numpy as np
 import pytest
 import torch as th
-from fakes import AnyEnv, CountingEnv
+from fakes import AnyEnv, counting
 from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import (
@@ -30,10 +30,6 @@ from sb3_snd import PPOSND, SND, SNDCallback, VecIntrinsicReward
 SIZES = dict(n_steps=8, batch_size=8, n_epochs=1, device="cpu", seed=0)
 SMALL = dict(features_dim=8, batch_size=8)
 N_ROLLOUT = 16  # 8 steps of 2 environments
-
-
-def counting(n_envs=2, **kwargs):
-    return DummyVecEnv([lambda i=i: CountingEnv(i, **kwargs) for i in range(n_envs)])
 
 
 def any_env(*args, n_envs=2):

@@ -8,14 +8,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from fakes import AnyEnv, CountingEnv, FakeSND
+from fakes import AnyEnv, FakeSND, counting, image_env
 from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
-from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecTransposeImage
 
 from sb3_snd import PPOSND, SND, VecIntrinsicReward
 from sb3_snd.ppo_snd.policies import CnnPolicy, MlpPolicy
@@ -23,14 +22,6 @@ from sb3_snd.targets import TARGETS
 
 GOLDEN = Path(__file__).parent / "golden"
 SIZES = dict(n_steps=16, batch_size=16, n_epochs=2, device="cpu")
-
-
-def counting(n_envs=2, **kwargs):
-    return DummyVecEnv([lambda i=i: CountingEnv(i, **kwargs) for i in range(n_envs)])
-
-
-def image_env(n_envs=2, **kwargs):
-    return VecTransposeImage(VecFrameStack(counting(n_envs, image=True, **kwargs), 2))
 
 
 def make(env=None, policy="MlpPolicy", **kwargs):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch as th
-from fakes import CountingEnv
+from fakes import CountingEnv, image_env
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecTransposeImage
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_snd import PPOSND, SND, VecIntrinsicReward
 from sb3_snd.common.precision import Encoder, set_precision
@@ -16,10 +16,6 @@ from sb3_snd.targets import TARGETS
 SIZES = dict(n_steps=16, batch_size=16, n_epochs=2, device="cpu")
 FRAME = spaces.Box(0, 255, (1, 96, 96), np.uint8)
 IMAGE = spaces.Box(0, 255, (2, 36, 36), np.uint8)
-
-
-def image_env(n_envs=2):
-    return VecTransposeImage(VecFrameStack(DummyVecEnv([lambda i=i: CountingEnv(i, image=True) for i in range(n_envs)]), 2))
 
 
 def make(precision, space=IMAGE, target="vic", **kwargs):

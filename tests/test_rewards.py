@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch as th
-from fakes import ActingEnv, CountingEnv, FakeSND, Guess, Trace
+from fakes import ActingEnv, CountingEnv, FakeSND, Guess, Trace, counting
 from gymnasium import spaces
 from stable_baselines3 import A2C, DQN, PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
@@ -14,10 +14,6 @@ from sb3_snd.rewards import IntrinsicReward, check_reward
 
 DISCRETE, CONTINUOUS = spaces.Discrete(5), spaces.Box(-3, 2, (2,))
 SIZES = dict(n_steps=8, batch_size=16, n_epochs=1, device="cpu", seed=0)
-
-
-def counting(n_envs=2, **kwargs):
-    return DummyVecEnv([lambda i=i: CountingEnv(i, **kwargs) for i in range(n_envs)])
 
 
 def acting(action_space):
