@@ -433,3 +433,10 @@ def test_a_reward_needs_its_set_up():
         check_reward(Narrow, VECTOR)
     with pytest.raises(ValueError, match="reads must be 'state' or 'transition'"):
         check_reward(type("Typo", (Trace,), {"reads": "transitions"}), VECTOR)
+
+
+def test_what_was_saved_before_the_first_step_leaves_a_reward_as_it_is():
+    env, other = (VecIntrinsicReward(counting(), Trace) for _ in range(2))
+    env.reset()
+    other.set_run_state(env.get_run_state())
+    assert other.snd.shown.shape == (0, 16, 2) and other.last_obs is env.last_obs

@@ -55,7 +55,7 @@ def table_row(space: FeatureSpace, states: ReferenceStates) -> dict[str, object]
     steps, norms = (successors - features).norm(dim=1), features.norm(dim=1)
     return {
         "model": space.name,
-        "target": str(getattr(space.snd.target_name, "__name__", space.snd.target_name)),
+        "target": str(getattr(space.snd.spec, "__name__", space.snd.spec)),
         "features": features.shape[1],
         **{f"spectrum_{percent}": float(np.percentile(values.numpy(), percent)) for percent in PERCENTILES},
         "effective_rank": effective_rank(values),

@@ -202,6 +202,8 @@ class StackUploader(ObsUploader):
         self._stacked = n_envs, n_stack, shape[0] // n_stack, *shape[1:]
         #: frames of the last observation, oldest first, (N, c, H, W) each; the oldest is overwritten next
         self._frames = [th.as_tensor(np.zeros((n_envs, *self._stacked[2:]), dtype)) for _ in range(n_stack)]
+        if device.type == "cuda":
+            self._frames = [frame.pin_memory() for frame in self._frames]
 
     def restart(self, obs: np.ndarray) -> DeviceObs:
         """See :meth:`ObsUploader.restart`."""
@@ -239,26 +241,9 @@ class FrameUploader(StackUploader):
     stacks are uploaded if other code has stepped the environments.
 
     The caller must synchronise with the device between two calls, as reading the actions does.
-
-    :param n_envs: Environments, N
-    :param shape: Shape of one observation
-    :param dtype: Data type of the observations
-    :param device: PyTorch device
-    :param n_stack: Frames in an observation, along its first axis, see :func:`find_stack`
     """
 
-    def __init__(
-        self,
-        n_envs: int,
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-        device: th.device,
-        n_stack: int = 1,
-    ) -> None:
-        super().__init__(n_envs, shape, dtype, device, n_stack)
-        if device.type == "cuda":
-            self._frames = [frame.pin_memory() for frame in self._frames]
-        self._stack = th.zeros(self._stacked, dtype=self._frames[0].dtype, device=device)
+    _stack: th.Tensor  # the last observation on the device, (N, n_stack, c, H, W); ``restart`` sets it first
 
     def restart(self, obs: np.ndarray) -> DeviceObs:
         """See :meth:`ObsUploader.restart`."""

@@ -133,5 +133,6 @@ class Scorer:
         :param state: Parts by name; their tensors may be on any device
         """
         self.statistics.set_run_state(state["statistics"], self.reward.device)
-        self.reward.set_run_state(state["reward"])
+        if state["reward"]:  # otherwise the reward had not served these environments yet
+            self.reward.set_run_state(state["reward"])
         self._claim, self._follows = self.reward.claim(), state["follows"]

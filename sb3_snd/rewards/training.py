@@ -39,9 +39,9 @@ class RewardTrainer:
 
     def __init__(self, reward: "IntrinsicReward") -> None:
         self.reward = reward
-        self.parameters = [parameter for parameter in reward.parameters() if parameter.requires_grad]
+        trained = [parameter for parameter in reward.parameters() if parameter.requires_grad]
         rate = FloatSchedule(reward.init_kwargs["learning_rate"])(1.0)
-        self.optimizer = th.optim.Adam(self.parameters, lr=rate, fused=True)
+        self.optimizer = th.optim.Adam(trained, lr=rate, fused=True)
         self.optimizer.register_load_state_dict_post_hook(match_layout)
         self.optimizer.register_load_state_dict_post_hook(lambda _: self._use_learning_rate())
         #: whether all minibatches have the same shape and updates are recorded, if the device supports that
