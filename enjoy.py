@@ -1,11 +1,6 @@
-"""Watch a trained agent: ``python enjoy.py --algo ppo_snd --env MontezumaRevengeNoFrameskip-v4``."""
+"""Watch a trained agent: the same as ``sb3-snd enjoy``."""
 
-import sys
-
-try:
-    from sb3_snd.zoo.enjoy import enjoy
-except ImportError as error:
-    sys.exit(f"enjoy.py: {error}")
+from sb3_snd.cli import run
 
 if __name__ == "__main__":
-    enjoy()
+    run("enjoy")

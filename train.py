@@ -1,11 +1,6 @@
-"""Train an agent through the RL Zoo: ``python train.py --algo ppo_snd --env MontezumaRevengeNoFrameskip-v4``."""
+"""Train an agent: the same as ``sb3-snd train``."""
 
-import sys
-
-try:
-    from sb3_snd.zoo.train import train
-except ImportError as error:
-    sys.exit(f"train.py: {error}")
+from sb3_snd.cli import run
 
 if __name__ == "__main__":
-    train()
+    run("train")

@@ -1,7 +1,7 @@
 """
-``make demo``: compare PPO with and without SND-VIC on two sparse control tasks, with five seeds each, the
-entries of ``hyperparams/`` and ``train.py``. It writes a picture and a table. Finished runs are kept, so that
-an interrupted demo can be resumed.
+``make demo``: compare PPO with and without a bonus in MountainCar, which is always the same, and in MiniGrid's DoorKey,
+which is new in each episode. The runs are those of ``sb3-snd train``, with the entries of ``hyperparams/``. Results are a
+picture and a table. Finished runs are kept, so that an interrupted demo can be resumed.
 """
 
 import argparse
@@ -23,7 +23,16 @@ from sb3_snd.common.processors import available_cpus
 from sb3_snd.sweep.job import is_finished
 
 ROOT = Path(__file__).parent.parent
-KEYS = {"ppo": "PPO", "ppo_snd_vic": "PPO + SND-VIC"}
+NAMES = {
+    "ppo": "PPO",
+    "ppo_snd_vic": "PPO + SND-VIC",
+    "ppo_snd_e3b": "PPO + SND-VIC × E3B",
+    "ppo_counts": "PPO + counts on a map",
+}
+KEYS = {
+    "MountainCarContinuous-v0": ["ppo", "ppo_snd_vic"],
+    "MiniGrid-DoorKey-8x8-v0": ["ppo", "ppo_snd_vic", "ppo_snd_e3b", "ppo_counts"],
+}
 N_BINS = 30
 
 
@@ -100,9 +109,9 @@ def _without_gaps(scores: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--env", nargs="+", default=["MountainCarContinuous-v0", "MountainCar-v0"])
-    parser.add_argument("--algo", nargs="+", default=list(KEYS))
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--env", nargs="+", default=list(KEYS))
+    parser.add_argument("--algo", nargs="+", help="algo keys (default: those that the task can show)")
+    parser.add_argument("--seeds", type=int, default=1, help="number of runs of each algorithm")
     parser.add_argument("-n", "--n-timesteps", type=int, help="number of steps of a run (default: that of the YAML entry)")
     parser.add_argument("-f", "--folder", type=Path, default=Path("logs/demo"))
     parser.add_argument(
@@ -110,13 +119,17 @@ def main() -> None:
     )
     parser.add_argument("--jobs", type=int, default=available_cpus(), help="number of parallel runs, with one thread each")
     args = parser.parse_args()
-    for package, extra in (("rl_zoo3", "zoo"), ("matplotlib", "plots"), ("pandas", "plots")):
+    packages = {"rl_zoo3": "zoo", "matplotlib": "plots", "pandas": "plots"}
+    if any(env_id.startswith("MiniGrid-") for env_id in args.env):
+        packages["minigrid"] = "minigrid"
+    for package, extra in packages.items():
         require_or_exit(package, extra)
     import yaml
 
     entries = yaml.safe_load((ROOT / "hyperparams" / "ppo.yml").read_text())
     n_steps = {env_id: args.n_timesteps or int(entries[env_id]["n_timesteps"]) for env_id in args.env}
-    jobs = [(key, env_id, seed, n_steps[env_id]) for env_id in args.env for seed in range(args.seeds) for key in args.algo]
+    keys = {env_id: args.algo or KEYS.get(env_id, ["ppo", "ppo_snd_vic"]) for env_id in args.env}
+    jobs = [(key, env_id, seed, n_steps[env_id]) for env_id in args.env for seed in range(args.seeds) for key in keys[env_id]]
     runs = {}
     os.environ["OMP_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn")) as pool:
@@ -129,13 +142,13 @@ def main() -> None:
     lines = ["| environment | algorithm | score of the last fifth, mean ± std over runs | each run |", "|---|---|---|---|"]
     for env_id in args.env:
         panels[env_id] = {}
-        for key in args.algo:
+        for key in keys[env_id]:
             folders = [runs[key, env_id, seed] for seed in range(args.seeds)]
-            name = KEYS.get(key, key)
+            name = NAMES.get(key, key)
             panels[env_id][name] = [binned_scores(folder, n_steps[env_id], N_BINS) for folder in folders]
             last = np.array([binned_scores(folder, n_steps[env_id], 5)[-1] for folder in folders])
-            each = ", ".join(f"{score:.1f}" for score in last)
-            lines.append(f"| {env_id} | {name} | {last.mean():.1f} ± {last.std():.1f} | {each} |")
+            each = ", ".join(f"{score:.2f}" for score in last)
+            lines.append(f"| {env_id} | {name} | {last.mean():.2f} ± {last.std():.2f} | {each} |")
     plot_comparison(panels, n_steps, args.folder / "demo.png")
     (args.folder / "demo.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

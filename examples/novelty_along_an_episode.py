@@ -18,7 +18,7 @@ def main(path: str, env: str | VecEnv, picture: str = "novelty.png", max_steps: 
     """
     Play one episode and draw the novelty of its states.
 
-    :param path: Path of a model of ``PPOSND``, saved by ``save`` or ``train.py``
+    :param path: Path of a model of ``PPOSND``, saved by ``save`` or ``sb3-snd train``
     :param env: Gymnasium id, or a vector environment with one environment made as for training
     :param picture: Path of the picture
     :param max_steps: Maximum number of steps

@@ -8,20 +8,30 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import unwrap_vec_normalize, unwrap_vec_wrapper
 from stable_baselines3.her import HerReplayBuffer
 
-from sb3_snd.common.validation import NAME, PATH, VERBOSE, integer, positive, validate
+from sb3_snd.common.validation import BOOL, NAME, PATH, VERBOSE, integer, positive, validate
+from sb3_snd.rewards.recompute import RecomputedReplayBuffer, recompute_rewards
 from sb3_snd.rewards.replay import end_interrupted_episodes, sample_transitions
 from sb3_snd.rewards.rollout import check_rollout
 from sb3_snd.rewards.statistics import PROPOSED_MEAN
 from sb3_snd.rewards.training import MINIBATCH, RewardTrainer
+from sb3_snd.rewards.warm_up import warm_up
 from sb3_snd.wrappers import VecIntrinsicReward, VecRewardStreams
 
-RULES = {"save_path": PATH, "save_freq": integer(0), "name_prefix": NAME, "restore": PATH, "verbose": VERBOSE}
+RULES = {
+    "save_path": PATH,
+    "save_freq": integer(0),
+    "name_prefix": NAME,
+    "restore": PATH,
+    "verbose": VERBOSE,
+    "recompute": BOOL,
+}
 PROPOSAL_RULES = {"n_rollouts": integer(1), "mean": positive(1)}
 
 
@@ -36,7 +46,7 @@ class SNDCallback(BaseCallback):
 
     Off-policy algorithms (DQN, SAC, ...): The nets are trained on as many transitions, drawn from the replay
     buffer, as were collected, times ``n_epochs``. The bonus is the one computed when the transition was
-    collected; it is not recomputed when the transition is replayed. With ``optimize_memory_usage=True`` the
+    collected, unless ``recompute`` is True. With ``optimize_memory_usage=True`` the
     last transition of an episode is never drawn, since the buffer does not keep its successor.
 
     :param save_path: Folder for the nets, ``<name_prefix>_<steps>_steps.snd.pth`` and, at the end of training,
@@ -46,6 +56,11 @@ class SNDCallback(BaseCallback):
     :param name_prefix: Common prefix of the files
     :param restore: File of an earlier run from which to continue
     :param verbose: 0 for no output, 2 to report each save
+    :param recompute: Whether to compute the bonus anew when a transition is replayed, with the present nets,
+        statistics and weights. The replay buffer then holds the extrinsic rewards, as infos have them, so wrappers
+        that change rewards must be below ``VecIntrinsicReward``; ``VecNormalize`` stays above. This needs an
+        off-policy algorithm whose buffer is SB3's ``ReplayBuffer`` or ``DictReplayBuffer``, and a reward without a
+        memory of the episode
     :raises ValueError: for a value out of its range. When training begins: if the environment has no intrinsic
         reward, if the algorithm has neither a rollout buffer nor a replay buffer or has one that computes
         rewards itself, or if the rollout is a single transition. During training: if
@@ -59,10 +74,12 @@ class SNDCallback(BaseCallback):
         name_prefix: str = "rl_model",
         restore: str | Path | None = None,
         verbose: int = 0,
+        recompute: bool = False,
     ) -> None:
         given = dict(save_path=save_path, save_freq=save_freq, name_prefix=name_prefix, restore=restore, verbose=verbose)
-        verbose = validate(given, RULES)["verbose"]
+        verbose = validate({**given, "recompute": recompute}, RULES)["verbose"]
         super().__init__(verbose)
+        self.recompute = recompute
         self.save_path = None if save_path is None else Path(save_path)
         self.save_freq = save_freq
         self.name_prefix = name_prefix
@@ -94,6 +111,10 @@ class SNDCallback(BaseCallback):
                 f"{name} stores the rewards from below VecNormalize, which lack the intrinsic reward:"
                 " wrap in VecIntrinsicReward first, in VecNormalize last."
             )
+        if isinstance(self.model, OffPolicyAlgorithm):
+            self._prepare_replay_buffer(self.model, wrapper)
+        elif self.recompute:
+            raise ValueError(f"recompute=True needs a replay buffer, and {name} has none: omit it.")
         wrapper.training = False  # in case other code has set it
         self.wrapper, self.snd = wrapper, wrapper.snd
         if self.restore is not None:
@@ -101,6 +122,16 @@ class SNDCallback(BaseCallback):
             self.restore = None  # so that a continued training does not load it again
         if self.save_path is not None:
             self.save_path.mkdir(parents=True, exist_ok=True)
+
+    def _prepare_replay_buffer(self, model: OffPolicyAlgorithm, wrapper: VecIntrinsicReward) -> None:
+        assert model.replay_buffer is not None
+        if self.recompute:
+            model.replay_buffer = recompute_rewards(model.replay_buffer, wrapper.snd, lambda: wrapper.coefs)
+        elif isinstance(model.replay_buffer, RecomputedReplayBuffer):
+            raise ValueError(
+                "The replay buffer holds rewards without their bonus, which an SNDCallback(recompute=True) has left out:"
+                " use recompute=True again."
+            )
 
     def get_run_state(self) -> dict[str, Any]:
         """
@@ -124,9 +155,20 @@ class SNDCallback(BaseCallback):
         if self.wrapper.training:
             raise ValueError("Two SNDCallbacks would train the same nets: remove one of them.")
         self.wrapper.train_during(self._learn_call())
+        if warm_up(self.snd, self.wrapper.venv):
+            self._reset_environment()
         self._seen = self.num_timesteps
         if isinstance(self.model, OffPolicyAlgorithm):
             end_interrupted_episodes(self.model)
+
+    def _reset_environment(self) -> None:
+        """Reset the environment as SB3 does before a training."""
+        model = self.model
+        assert model.env is not None
+        model._last_obs = model.env.reset()  # type: ignore[assignment]
+        model._last_episode_starts = np.ones(model.n_envs, dtype=bool)
+        if (normalize := model.get_vec_normalize_env()) is not None:
+            model._last_original_obs = normalize.get_original_obs()
 
     @staticmethod
     def _learn_call() -> FrameType:

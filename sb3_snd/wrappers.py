@@ -20,11 +20,13 @@ from sb3_snd.common.check_nan import check_rewards
 from sb3_snd.common.preprocessing import map_obs
 from sb3_snd.common.type_aliases import EXTRINSIC_REWARD_KEY, INTRINSIC_REWARD_KEY
 from sb3_snd.common.validation import WEIGHT, scheduled, validate
+from sb3_snd.envs.places import read_places
 from sb3_snd.rewards.base import IntrinsicReward
 from sb3_snd.rewards.make import check_snd_kwargs, make_reward
 from sb3_snd.rewards.recorder import RolloutRecorder
 from sb3_snd.rewards.rollout import Rollout
 from sb3_snd.rewards.scorer import Scorer
+from sb3_snd.rewards.warm_up import warm_up
 from sb3_snd.targets import Target
 
 RULES = {"ext_coef": scheduled(WEIGHT), "int_coef": scheduled(WEIGHT)}
@@ -44,15 +46,17 @@ class VecIntrinsicReward(VecEnvWrapper):
     effect.
 
     :param venv: The environment to wrap
-    :param snd: Name of a target in ``sb3_snd.targets.TARGETS``, a subclass of ``Target`` or of
+    :param snd: Name in ``sb3_snd.targets.TARGETS`` or ``sb3_snd.rewards.REWARDS``, a subclass of ``Target`` or of
         ``IntrinsicReward``, or an intrinsic reward such as an ``SND``
-    :param snd_kwargs: Arguments of ``SND``, if ``snd`` is not a reward yet; here ``precision`` is ``"auto"`` by
+    :param snd_kwargs: Arguments of the reward, if ``snd`` is not one yet; here ``precision`` is ``"auto"`` by
         default
     :param ext_coef: Weight of the extrinsic reward in the combined one, or a function of the remaining training
         progress, which falls from 1 to 0
     :param int_coef: Weight of the intrinsic reward in the combined one, or such a function
     :param device: PyTorch device of the nets, if ``snd`` is not a reward yet
-    :raises ValueError: for invalid arguments of ``SND``, a reward made for other observations, or an environment
+    :param episodic: Name of an episodic bonus, ``"counts"``, ``"e3b"`` or ``"ngu"``, with which the bonus is
+        multiplied, see :class:`~sb3_snd.rewards.product.Product`
+    :raises ValueError: for invalid arguments of the reward, a reward made for other observations, or an environment
         that already has an intrinsic reward
     """
 
@@ -64,15 +68,16 @@ class VecIntrinsicReward(VecEnvWrapper):
         ext_coef: float | Schedule = 2.0,
         int_coef: float | Schedule = 1.0,
         device: th.device | str = "auto",
+        episodic: str | None = None,
     ) -> None:
         if not isinstance(venv, VecEnv):
             raise ValueError(f"venv={venv!r} must be a VecEnv of Stable-Baselines3: create one with its make_vec_env.")
         plain = validate({"ext_coef": ext_coef, "int_coef": int_coef}, RULES)
-        snd_kwargs = check_snd_kwargs(snd_kwargs, snd)
+        snd_kwargs = check_snd_kwargs(snd_kwargs, snd, episodic)
         if is_vecenv_wrapped(venv, VecIntrinsicReward):
             raise ValueError("The environment already has an intrinsic reward: wrap it in VecIntrinsicReward only once.")
         super().__init__(venv)
-        self.snd = make_reward(snd, venv.observation_space, device, {"precision": "auto", **snd_kwargs})
+        self.snd = make_reward(snd, venv.observation_space, venv.action_space, device, {"precision": "auto", **snd_kwargs})
         self.coef_schedules = FloatSchedule(plain["ext_coef"]), FloatSchedule(plain["int_coef"])
         self.set_progress(1.0)
         self._training = False
@@ -83,6 +88,7 @@ class VecIntrinsicReward(VecEnvWrapper):
         #: true successor of each state in which an episode ended with the last training step, by environment
         self.terminal_observations: dict[int, Any] = {}
         self._recorder: RolloutRecorder | None = None
+        self._places: np.ndarray | None = None  # places of s_t, (n_envs, K) int64, if the reward reads them
 
     def __getstate__(self) -> dict[str, Any]:
         """
@@ -102,7 +108,7 @@ class VecIntrinsicReward(VecEnvWrapper):
         """
         # Left out: the nets, which are saved with the model; the weights of the rewards and what is recorded, which
         # the next rollout sets anew; and the training mode, which is up to the next call of learn
-        return {"last_obs": self.last_obs, "scorer": self.scorer.get_run_state()}
+        return {"last_obs": self.last_obs, "_places": self._places, "scorer": self.scorer.get_run_state()}
 
     def set_run_state(self, state: dict[str, Any]) -> None:
         """
@@ -110,7 +116,7 @@ class VecIntrinsicReward(VecEnvWrapper):
 
         :param state: Attribute name -> value; its tensors may be on any device
         """
-        self.last_obs = state["last_obs"]
+        self.last_obs, self._places = state["last_obs"], state.get("_places")
         self.scorer.set_run_state(state["scorer"])
 
     @property
@@ -152,7 +158,10 @@ class VecIntrinsicReward(VecEnvWrapper):
         self.snd.set_progress(progress_remaining)
 
     def reset(self) -> VecEnvObs:
+        """Reset all environments; see ``VecEnv.reset``."""
         self.last_obs = self.venv.reset()
+        if self.snd.reads_places:
+            self._places = read_places(self.unwrapped.reset_infos)
         self.scorer.lose_track()
         return self.last_obs
 
@@ -166,6 +175,7 @@ class VecIntrinsicReward(VecEnvWrapper):
         self.last_obs = obs
 
     def step_async(self, actions: np.ndarray) -> None:
+        """Begin a step, and with it the bonus; see ``VecEnv.step_async``."""
         training = self.training
         if training and self._recorder is not None and self._recorder.is_complete:
             raise RuntimeError(
@@ -176,18 +186,24 @@ class VecIntrinsicReward(VecEnvWrapper):
         if not training:
             self.scorer.lose_track()
             return
-        frames = self.scorer.begin_step(self.last_obs, actions)
+        frames = self.scorer.begin_step(self.last_obs, actions, self._places)
         if self._recorder is not None:
             self._recorder.add(frames, actions)
 
     def step_wait(self) -> VecEnvStepReturn:
+        """Finish a step and add the intrinsic reward; see ``VecEnv.step_wait``."""
         last_obs = self.last_obs
         self.last_obs, extrinsic, dones, infos = self.venv.step_wait()
         intrinsic = np.zeros(self.num_envs, dtype=np.float32)
         training = self.scorer.is_scoring
+        places = None
+        if self.snd.reads_places:
+            successors = read_places(infos)
+            self._places = np.where(dones[:, None], read_places(self.unwrapped.reset_infos), successors)
+            places = successors, self._places
         if training:
             self.terminal_observations = self._true_successors(last_obs, dones, infos)
-            intrinsic = self._finish_step(dones)
+            intrinsic = self._finish_step(dones, places)
         both = zip(infos, extrinsic.tolist(), intrinsic.tolist(), strict=True)  # infos may repeat the same dict
         infos = [{**info, EXTRINSIC_REWARD_KEY: ext, INTRINSIC_REWARD_KEY: int_} for info, ext, int_ in both]
         if not training:
@@ -197,12 +213,12 @@ class VecIntrinsicReward(VecEnvWrapper):
         check_rewards(streams, ("extrinsic", "intrinsic"))
         return self.last_obs, self._combine(streams), dones, infos
 
-    def _finish_step(self, dones: np.ndarray) -> np.ndarray:
+    def _finish_step(self, dones: np.ndarray, places: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
         terminal_frames = {}
         if self._recorder is not None or self.snd.reads == "transition":
             for idx, obs in self.terminal_observations.items():
                 terminal_frames[idx] = self.snd.select(map_obs(lambda entry: np.array(entry)[None], obs))[0]
-        intrinsic = self.scorer.finish_step(self.last_obs, dones, terminal_frames)
+        intrinsic = self.scorer.finish_step(self.last_obs, dones, terminal_frames, places)
         if self._recorder is not None:
             self._recorder.add_ends(terminal_frames)
         return intrinsic.cpu().numpy()
@@ -231,7 +247,7 @@ class VecIntrinsicReward(VecEnvWrapper):
         for idx in np.flatnonzero(dones).tolist():
             terminal_obs = infos[idx].get("terminal_observation")
             if terminal_obs is None:
-                terminal_obs = map_obs(lambda entry, idx=idx: np.array(th.as_tensor(entry[idx]).cpu()), last_obs)
+                terminal_obs = map_obs(lambda entry, idx=idx: th.as_tensor(entry[idx]).numpy(force=True).copy(), last_obs)
             successors[idx] = terminal_obs
         return successors
 
@@ -265,9 +281,12 @@ class VecIntrinsicReward(VecEnvWrapper):
 
 
 class VecRewardStreams(VecIntrinsicReward):
-    """
-    ``VecIntrinsicReward`` that keeps both rewards apart, without weights. ``PPOSND`` wraps its environment in it.
-    """
+    """``VecIntrinsicReward`` that keeps both rewards apart, without weights. ``PPOSND`` wraps its environment in it."""
+
+    def reset(self) -> VecEnvObs:
+        """Reset all environments, after the reward's warm-up if it asks for one."""
+        warm_up(self.snd, self.venv)  # this is the environment of a training
+        return super().reset()
 
     def _combine(self, streams: np.ndarray) -> np.ndarray:
         return streams

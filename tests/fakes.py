@@ -94,6 +94,27 @@ class ActingEnv(gym.Env):
         return obs, 0.0, done and not odd, done and odd, {}
 
 
+class ScriptedEnv(gym.Env):
+    """Shows given numbers, one list for each episode, over and over."""
+
+    observation_space, action_space = spaces.Box(-99, 99, (1,)), spaces.Discrete(2)
+
+    def __init__(self, *episodes):
+        self.episodes, self.number = episodes, -1
+
+    def _obs(self):
+        return np.array([self.episodes[self.number % len(self.episodes)][self.shown]], dtype=np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.number, self.shown = self.number + 1, 0
+        return self._obs(), {}
+
+    def step(self, action):
+        self.shown += 1
+        return self._obs(), 0.0, self.shown == len(self.episodes[self.number % len(self.episodes)]) - 1, False, {}
+
+
 class FakeSND(SND):
     """Novelty of environment n is (n + 1) / 100, and what it was asked for is kept."""
 
@@ -103,11 +124,11 @@ class FakeSND(SND):
         self.seen = []
 
     def novelty(self, obs):
-        self.asked.append(np.array(obs))
+        self.asked.append(th.as_tensor(obs).numpy().copy())
         return th.arange(1, len(obs) + 1) / 100
 
     def observe(self, obs):
-        self.seen.append(np.array(obs))
+        self.seen.append(th.as_tensor(obs).numpy().copy())
 
 
 class Trace(IntrinsicReward):

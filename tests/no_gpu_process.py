@@ -29,7 +29,7 @@ from sb3_snd.common import check_nan, cuda_graphs
 from sb3_snd.ppo_snd import validation
 from sb3_snd.ppo_snd.frame_stacks import FrameUploader
 from sb3_snd.ppo_snd.policies import CnnPolicy, StreamActorCriticPolicy
-from sb3_snd.rewards import snd as snd_module
+from sb3_snd.rewards import REWARDS, base
 from sb3_snd.targets import TARGETS, VICTarget
 
 GPU = th.device("privateuseone:0")
@@ -133,11 +133,11 @@ def made_there(cls):
 
 
 def patches():
-    yield from map(made_there, (StreamActorCriticPolicy, SND))
+    yield from map(made_there, (StreamActorCriticPolicy, SND, *map(REWARDS.get, TRAINED)))
     yield unittest.mock.patch.object(nn.Module, "to", lambda net, *_, **__: net)
     yield unittest.mock.patch.object(FakeTensor, "numpy", as_numpy, create=True)
     yield unittest.mock.patch.object(FakeTensor, "data_ptr", lambda _: 0, create=True)
-    for module in (validation, snd_module):
+    for module in (validation, base):
         yield unittest.mock.patch.object(module, "check_device", lambda _: None)  # by a number that it reads
 
 
@@ -251,6 +251,9 @@ FAULTS = {
 }
 PLAIN = {f"without graphs-{kind}": kind for kind in SPACES}
 CASES = {f"{target}-{kind}": (kind, target) for kind, target in itertools.product(SPACES, TARGETS)}
+#: rewards whose training is recorded, and whose memory needs no number on the host
+TRAINED = ("icm", "disagreement", "sp", "e3b")
+CASES |= {f"{reward}-vector": ("vector", reward) for reward in TRAINED}
 
 
 def main():

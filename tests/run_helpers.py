@@ -55,6 +55,26 @@ def episodic_bonus(env):
     return PPO, VecIntrinsicReward(env, Trace), {}
 
 
+def product(env):
+    return PPOSND, env, dict(episodic="e3b", snd_kwargs={"features_dim": 8})
+
+
+def neighbours(env):
+    return PPOSND, env, dict(snd="ngu")
+
+
+def random_steps(env):
+    return PPOSND, env, dict(snd="rnd_openai", snd_kwargs={"warm_up_steps": 3})
+
+
+def shared_memory(env):
+    return PPOSND, env, dict(snd="re3")
+
+
+def lifelong_counts(env):
+    return PPO, VecIntrinsicReward(env, "counts", {"kind": "lifelong"}), {}
+
+
 def plain(env):
     return A2C, env, {}
 
@@ -69,7 +89,7 @@ def train(folder, kind=two_streams, stop=None, step=0, what=None, total=TOTAL):
     if path is None:
         delete_event_files(folder)
     callbacks = [Until(step, what), StreamMonitor(folder, "DeepSea-v0", append=path is not None), ExplorationLogger()]
-    callbacks += [SNDCallback()] if kind in (bonus, episodic_bonus) else []
+    callbacks += [SNDCallback()] if kind in (bonus, episodic_bonus, lifelong_counts) else []
     _, eval_env, _ = kind(VecNormalize(make_vec_env("DeepSea-v0", env_kwargs={"size": 5}), norm_obs=False, training=False))
     callbacks += [EvalCallback(eval_env, eval_freq=20, n_eval_episodes=1, verbose=0)]
     if path is None:

@@ -1,5 +1,6 @@
 """Feature spaces of environments and nets whose every number is known, and of small models of both ways to save one."""
 
+import base64
 import csv
 import json
 import subprocess
@@ -293,6 +294,8 @@ def pictures(folder):
     for stem in figures.CAPTIONS:
         assert (folder / f"{stem}.png").read_bytes().startswith(b"\x89PNG") and "<svg" in (folder / f"{stem}.svg").read_text()
         assert f"({stem}.png)" in (folder / "report.md").read_text()
+        data = base64.b64encode((folder / f"{stem}.png").read_bytes()).decode()
+        assert f'src="data:image/png;base64,{data}"' in (folder / "analysis.html").read_text(encoding="utf-8")
 
 
 def test_models_of_the_zoo(trained, tmp_path, capsys):
@@ -300,7 +303,7 @@ def test_models_of_the_zoo(trained, tmp_path, capsys):
     paths = [str(trained[key]) for key in ("ppo_rnd", "ppo", "ppo_snd_vic")]
     options = ["--states", "600", "--n-envs", "3", "--device", "cpu"]
     main([*paths, "--out", str(out), *options])
-    assert capsys.readouterr().out.splitlines()[-1] == f"analysis: {out / 'report.md'}"
+    assert capsys.readouterr().out.splitlines()[-1] == f"analysis: {out / 'report.md'}, {out / 'analysis.html'}"
     pictures(out)
     text = (out / "report.md").read_text()
     assert f"- *Baseline*: `{trained['ppo']}`, which has no SND and so no feature space\n" in text
@@ -360,8 +363,11 @@ def test_what_cannot_be_analysed_is_one_sentence(trained, tmp_path, monkeypatch)
     (elsewhere / ENV / "config.yml").write_text((config / "config.yml").read_text())
     (elsewhere / ENV / "args.yml").write_text((config / "args.yml").read_text().replace(ENV, "CartPole-v1"))
     for arguments, message in [
-        ([tmp_path / "none.zip"], r"The file .*none.zip does not exist: give a zip file written by train.py or model.save"),
-        ([stray], r"stray.zip is not in a log folder of the Zoo .*: give the path that train.py wrote, or .* with --env"),
+        (
+            [tmp_path / "none.zip"],
+            r"The file .*none.zip does not exist: give a zip file written by sb3-snd train or model.save",
+        ),
+        ([stray], r"stray.zip is not in a log folder of the Zoo .*: give the path that sb3-snd train wrote, or .* with --env"),
         ([strange / "model.zip"], r"is in the folder of 'mine', which is not one of .*ppo_snd_vic"),
         (
             [trained["ppo_rnd"], elsewhere / "model.zip"],
@@ -372,7 +378,7 @@ def test_what_cannot_be_analysed_is_one_sentence(trained, tmp_path, monkeypatch)
         ([stray, "--env", "CartPole-v7"], "Environment version `v7`"),
         ([trained["ppo_rnd"], "--states", "1"], "--states 1 --n-envs 8: at least two states and one environment are required"),
     ]:
-        with pytest.raises(SystemExit, match=rf"sb3_snd.analyze: .*{message}"):
+        with pytest.raises(SystemExit, match=rf"sb3-snd analyze: .*{message}"):
             main([*map(str, arguments), "--out", str(tmp_path / "out"), "--device", "cpu"])
         assert not (tmp_path / "out").exists()
     for package, extra in (("rl_zoo3", "zoo"), ("matplotlib", "plots")):

@@ -155,3 +155,27 @@ def test_table_of_small_tasks_by_hand():
     *_, stock, ours = module.table(runs, 60).splitlines()
     assert stock == "| stock PPO | 400 | 1.00 (1.00 to 1.00) | 60 | 90 | 0 |"
     assert ours == "| ours | 267 | 0.65 (0.50 to 0.80) | 75 | 100 | 50 |"
+
+
+@pytest.mark.slow
+def test_rewards():
+    sizes = ["--n-envs", 2, "--n-steps", 8, "--batch-size", 8, "--n-epochs", 1, "--iterations", 1]
+    result = run("rewards", *sizes, "--rounds", 2, "--rewards", "vic*e3b", "counts of a map")
+    assert result.returncode == 0, result.stderr
+    *_, alone, product, mapped = result.stdout.splitlines()
+    assert [row.split(" | ")[0].strip("| ") for row in (alone, product, mapped)] == ["none", "vic*e3b", "counts of a map"]
+    assert "| 1.00 (1.00 to 1.00) | 0 |" in alone
+    assert "--rounds must be 1 at least." in run("rewards", "--rounds", 0).stderr
+
+
+def test_table_of_rewards_by_hand():
+    """Two rounds: 0.1 and 0.2 seconds without a reward against 0.2 and 0.25 with one, which takes 50 MB."""
+    module = load("rewards")
+    runs = {
+        module.ALONE: [{module.ROLLOUT: 0.1}, {module.ROLLOUT: 0.2}],
+        "e3b": [{module.ROLLOUT: 0.1, module.SND_UPDATE: 0.1}, {module.ROLLOUT: 0.2, module.SND_UPDATE: 0.05}],
+    }
+    peaks = {module.ALONE: {"host": 400_000_000}, "e3b": {"host": 450_000_000}}
+    *_, alone, reward = module.table(runs, peaks, 60).splitlines()
+    assert alone == "| none | 400 | 1.00 (1.00 to 1.00) | 0 |"
+    assert reward == "| e3b | 267 | 0.65 (0.50 to 0.80) | 50 |"

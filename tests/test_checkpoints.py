@@ -18,8 +18,13 @@ from run_helpers import (
     episodic,
     episodic_bonus,
     events,
+    lifelong_counts,
+    neighbours,
     plain,
+    product,
+    random_steps,
     rows,
+    shared_memory,
     train,
     two_streams,
 )
@@ -54,7 +59,10 @@ def kill():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("kind", [two_streams, bonus, episodic, episodic_bonus, plain])
+REWARDS = [product, neighbours, random_steps, shared_memory, lifelong_counts]
+
+
+@pytest.mark.parametrize("kind", [two_streams, bonus, episodic, episodic_bonus, plain, *REWARDS])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(kind, tmp_path):
     """Killed within a rollout, which is then collected once more, to the bit; and once more after that."""
     th.set_num_threads(1)

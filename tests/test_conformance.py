@@ -26,6 +26,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize, unwrap_vec_wrapper
 
 from sb3_snd import PPOSND, SND, SNDCallback, VecIntrinsicReward
+from sb3_snd.targets import TARGETS
 
 SIZES = dict(n_steps=8, batch_size=8, n_epochs=1, device="cpu", seed=0)
 SMALL = dict(features_dim=8, batch_size=8)
@@ -496,25 +497,26 @@ def test_a_copy_of_a_model_trains_alone(make, duplicate):
         assert twin.snd is snd_of(twin) is not model.snd
 
 
-@pytest.mark.parametrize("target", ["v", "std", "vic", "rnd"])
+@pytest.mark.parametrize("target", TARGETS)
 def test_a_copy_of_an_snd_trains_alone(target):
     th.manual_seed(0)
-    snd = SND(spaces.Box(-1, 1, (3,)), target, device="cpu", norm_reward=True, **SMALL)
+    snd = SND(spaces.Box(-1, 1, (3,)), target, device="cpu", action_space=spaces.Discrete(2), norm_reward=True, **SMALL)
     obs, next_obs = th.randn(2, 8, 3)
+    actions = th.arange(8) % 2
     snd.observe(obs)
-    snd.trainer.train_on_batch(snd.transitions(obs, next_obs))
+    snd.trainer.train_on_batch(snd.transitions(obs, next_obs, actions))
     twin = copy.deepcopy(snd)
     states = []
     for each in (snd, twin):
         th.manual_seed(1)
-        each.trainer.train_on_batch(each.transitions(obs, next_obs))
+        each.trainer.train_on_batch(each.transitions(obs, next_obs, actions))
         states.append([value.clone() for value in each.state_dict().values()])
         assert {id(p) for p in each.trainer.optimizer.param_groups[0]["params"]} == {
             id(p) for p in each.parameters() if p.requires_grad
         }
     assert all(th.equal(a, b) for a, b in zip(*states, strict=True))
     before = twin.novelty(obs)
-    snd.trainer.train_on_batch(snd.transitions(obs, next_obs))
+    snd.trainer.train_on_batch(snd.transitions(obs, next_obs, actions))
     assert th.equal(before, twin.novelty(obs)) and not th.equal(before, snd.novelty(obs))
 
 

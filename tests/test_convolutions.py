@@ -123,7 +123,7 @@ def test_what_is_not_finite_does_not_vanish_in_a_relu(fused, value):
 @pytest.mark.parametrize("fused", (True, False))
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_target_sees_it_too(target, fused):
-    snd = SND(FLOATS, target, device="cpu", precision="bfloat16")
+    snd = SND(FLOATS, target, device="cpu", precision="bfloat16", action_space=spaces.Discrete(2))
     for net in snd.modules():
         if isinstance(net, Encoder) and not fused:
             net.fused = False
@@ -134,7 +134,7 @@ def test_a_target_sees_it_too(target, fused):
     with th.no_grad():
         snd.learner[0].weight[0] = np.nan
     with pytest.raises(NonFiniteError):
-        snd.trainer.train_on_batch(snd.transitions(frames, frames))
+        snd.trainer.train_on_batch(snd.transitions(frames, frames, th.zeros(4, dtype=th.long)))
 
 
 def test_where_it_is_used():
@@ -187,7 +187,7 @@ def test_without_the_operator(monkeypatch, error):
         assert not net.fused and net.reduced
         snd = SND(FLOATS, device="cpu", precision="bfloat16")
         frames = np.random.default_rng(0).random((4, *SHAPE), np.float32)
-        assert np.isfinite(snd.trainer.train_on_batch(snd.transitions(frames, frames))["loss"])
+        assert np.isfinite(snd.trainer.train_on_batch(snd.transitions(frames, frames, th.zeros(4, dtype=th.long)))["loss"])
     finally:
         monkeypatch.undo()
         convolutions.can_fuse.cache_clear()

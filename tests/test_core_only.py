@@ -17,26 +17,35 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 SENTENCE = '{}: The package {} could not be imported: run `pip install "sb3-snd[{}]"`.'
+#: commands that only print
+PRINTED = ["-m sb3_snd", "-m sb3_snd --version", "-m sb3_snd report --help", "-m sb3_snd sweep --help"]
 #: command -> the package and the extra that it names; None: it does with the core
 COMMANDS = {
     "train.py --algo ppo_snd --env CartPole-v1": ("rl_zoo3", "zoo"),
     "enjoy.py --algo ppo_snd --env CartPole-v1": ("rl_zoo3", "zoo"),
+    "-m sb3_snd train --algo ppo_snd --env CartPole-v1": ("rl_zoo3", "zoo"),
+    "-m sb3_snd push": ("rl_zoo3", "zoo"),
+    "-m sb3_snd plot_train": ("rl_zoo3", "zoo"),
+    "-m sb3_snd report logs": ("matplotlib", "plots"),
+    "-m sb3_snd evidence --status": ("yaml", "zoo"),
     "-m sb3_snd.zoo --algo ppo_snd --env CartPole-v1": ("rl_zoo3", "zoo"),
     "-m sb3_snd.zoo train": ("rl_zoo3", "zoo"),
     "-m sb3_snd.zoo record_video": ("rl_zoo3", "zoo"),
     "-m sb3_snd.analyze setup.py": ("rl_zoo3", "zoo"),
+    "-m sb3_snd.evidence": ("yaml", "zoo"),
     "-m sb3_snd.report logs": ("matplotlib", "plots"),
     "-m sb3_snd.sweep --algos ppo --envs CartPole-v1": ("ray", "sweep"),
     "examples/demo.py": ("rl_zoo3", "zoo"),
     "examples/masked_actions.py": ("sb3_contrib", "zoo"),
     "examples/novelty_along_an_episode.py model.zip CartPole-v1": ("matplotlib", "plots"),
     "examples/own_environment.py": None,
+    "examples/own_reward.py": None,
     "examples/own_target.py": None,
     "examples/two_streams_atari.py": ("ale_py", "atari"),
     "benchmarks/check_cuda.py": ("yaml", "zoo"),
-    "benchmarks/evidence.py": ("yaml", "zoo"),
     "benchmarks/profile_update.py": ("yaml", "zoo"),
     "benchmarks/report_study.py": ("tqdm", "plots"),
+    "benchmarks/rewards.py": ("yaml", "zoo"),
     "benchmarks/scaling.py": ("yaml", "zoo"),
     "benchmarks/schedules.py": ("yaml", "zoo"),
     "benchmarks/small_runs.py": ("rl_zoo3", "zoo"),
@@ -113,16 +122,24 @@ def core():
     return found
 
 
+def import_names(distribution):
+    """As importlib.metadata.packages_distributions from Python 3.11 on."""
+    declared = (distribution.read_text("top_level.txt") or "").split()
+    files = [path for path in distribution.files or [] if path.suffix == ".py"]
+    return {*declared} or {path.parts[0] if len(path.parts) > 1 else path.stem for path in files}
+
+
 def hidden_packages():
     kept = {*core(), "sb3-snd"}
-    owners = importlib.metadata.packages_distributions()
-    return sorted(package for package, names in owners.items() if not kept & set(map(canonicalize_name, names)))
+    distributions = [*importlib.metadata.distributions()]
+    needed = [each for each in distributions if canonicalize_name(each.metadata["Name"]) in kept]
+    return sorted(set().union(*map(import_names, distributions)) - set().union(*map(import_names, needed)))
 
 
 @pytest.fixture(scope="module")
 def printed():
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-    question = json.dumps([hidden_packages(), list(COMMANDS)])
+    question = json.dumps([hidden_packages(), [*COMMANDS, *PRINTED]])
     command = [sys.executable, "-c", PROGRAM]
     result = subprocess.run(command, input=question, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
@@ -152,8 +169,7 @@ def test_every_command_is_here():
         str(path.relative_to(ROOT)) for folder in ("", "examples", "benchmarks") for path in (ROOT / folder).glob("*.py")
     }
     scripts |= {f"sb3_snd.{path.parent.name}" for path in (ROOT / "sb3_snd").glob("*/__main__.py")}
-    for part in ("evidence_*.py", "schedule_*.py"):  # of evidence.py and schedules.py
-        scripts -= {f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob(part)}
+    scripts -= {f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("schedule_*.py")}  # of schedules.py
     tried = {word for command in COMMANDS for word in command.split()}
     assert scripts - tried == set() and "setup.py" in scripts
 
@@ -165,6 +181,28 @@ def test_the_extra_is_named(command, printed):
     if names is None:
         assert lines[-1] == "it learns" and "Traceback" not in printed[command]
         return
-    module = words[1] if words[0] == "-m" else ""
-    program = module or Path(words[0]).name
-    assert lines == [SENTENCE.format(program, *names)]
+    assert lines == [SENTENCE.format(program(words), *names)]
+
+
+def program(words):
+    """:return: how a command calls itself"""
+    if words[0] != "-m":
+        return Path(words[0]).name
+    package, _, tool = words[1].partition(".")
+    assert package == "sb3_snd"
+    return words[1] if tool == "zoo" else f"sb3-snd {tool or words[2]}"
+
+
+def test_versions_and_help_of_the_core(printed):
+    import stable_baselines3
+
+    versions = dict(line.split(maxsplit=1) for line in printed["-m sb3_snd --version"].splitlines())
+    assert versions["sb3-snd"] == (ROOT / "sb3_snd" / "version.txt").read_text().strip()
+    assert (versions["torch"], versions["stable_baselines3"]) == (
+        importlib.metadata.version("torch"),
+        stable_baselines3.__version__,
+    )
+    assert {versions[name] for name in ("ale_py", "rl_zoo3", "minigrid")} == {"not installed"}
+    assert "  analyze  " in printed["-m sb3_snd"] and "usage: sb3-snd COMMAND" in printed["-m sb3_snd"]
+    assert "usage: sb3-snd report [-h]" in printed["-m sb3_snd report --help"]
+    assert "usage: sb3-snd sweep [-h]" in printed["-m sb3_snd sweep --help"]

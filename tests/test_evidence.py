@@ -1,5 +1,6 @@
 """The queue of long runs: its order, what it takes up, what it keeps of a run, and what published points make of it."""
 
+import argparse
 import csv
 import json
 import os
@@ -17,18 +18,16 @@ import torch as th
 import yaml
 
 from sb3_snd import PPOSND
+from sb3_snd.evidence.__main__ import keep
+from sb3_snd.evidence.pack import LIMIT, find_commit, keep_model, pack
+from sb3_snd.evidence.points import Judgement, judge, runs_table, verdicts, write_report
+from sb3_snd.evidence.stages import QUEUE, Stage, read_queue
 from sb3_snd.report import published
 from sb3_snd.report.read_logs import RunSummary, read_run
 
 ROOT = Path(__file__).parent.parent
-BENCHMARKS = ROOT / "benchmarks"
 ENV = "procgen-jumper-v0"
 SMALL = ["n_envs:4", "n_steps:16", "batch_size:32", "n_epochs:1", "callback:'sb3_snd.ExplorationLogger'"]
-
-
-@pytest.fixture(autouse=True)
-def beside_each_other(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
 
 
 def rows(path):
@@ -38,8 +37,8 @@ def rows(path):
 
 def start(folder, queue, *more):
     (folder / "queue.yml").write_text(yaml.safe_dump(queue))
-    options = ["--queue", folder / "queue.yml", "-f", folder / "logs", "--out", folder / "out", *more]
-    command = [sys.executable, "-W", "ignore", BENCHMARKS / "evidence.py", *options]
+    options = [folder / "queue.yml", "-f", folder / "logs", "--out", folder / "out", *more]
+    command = [sys.executable, "-W", "ignore", "-m", "sb3_snd", "evidence", *options]
     environ = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(list(map(str, command)), env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -128,13 +127,11 @@ def test_a_run_that_fails_is_named_and_the_next_one_begins(tmp_path):
     stage = {"env": "DeepSea-v0", "algo": "ppo", "seed": 0, "steps": 64, "params": [*SMALL, "gamma:7"]}
     code, stdout, _ = finish(start(tmp_path, [stage, {**stage, "params": SMALL, "seed": 1}]))
     assert code == 1
-    assert "seed 0: failed with exit code 1: train.py: gamma" in stdout and "seed 1: has its 64 steps" in stdout
+    assert "seed 0: failed with exit code 1: sb3-snd train: gamma" in stdout and "seed 1: has its 64 steps" in stdout
 
 
 @pytest.mark.parametrize("text", ["", "- {env: a}", "- {env: a, algo: b, seed: 1, steps: 2, step: 3}", "- 7", "[", "7"])
 def test_what_is_no_queue_is_one_sentence(text, tmp_path):
-    from evidence_queue import read_queue
-
     (tmp_path / "queue.yml").write_text(text)
     with pytest.raises(
         ValueError, match=r"queue.yml is no queue .*: give a YAML file whose lines have env, algo, seed, steps"
@@ -144,9 +141,7 @@ def test_what_is_no_queue_is_one_sentence(text, tmp_path):
 
 def test_the_queue_of_the_paper():
     """Its order, the command of a run, and that its points are those of the paper's figure, where that has them."""
-    from evidence_queue import read_queue
-
-    queue = read_queue(BENCHMARKS / "evidence.yml")
+    queue = read_queue(QUEUE)
     first = [(stage.algo, stage.env.removesuffix("NoFrameskip-v4"), stage.steps / 1e6) for stage in queue[:10]]
     assert first == [
         ("ppo_snd_std", ENV, 1.785856),
@@ -160,10 +155,10 @@ def test_the_queue_of_the_paper():
         ("ppo_snd_vic", "PrivateEye", 2),
         ("ppo_baseline", "PrivateEye", 2),
     ]
-    command = "train.py --algo ppo_snd --env MontezumaRevengeNoFrameskip-v4 --seed 1 -n 2000000 --save-freq 100000 --resume"
+    command = "train --algo ppo_snd --env MontezumaRevengeNoFrameskip-v4 --seed 1 -n 2000000 --save-freq 100000 --resume"
     expected = f"{command} -f .evidence -params callback:'sb3_snd.ExplorationLogger'"
-    assert " ".join(queue[1].command(Path(".evidence"), "auto")) == expected
-    assert "--device cuda" in " ".join(queue[1].command(Path(".evidence"), "cuda"))
+    assert " ".join(queue[1].arguments(Path(".evidence"), "auto")) == expected
+    assert "--device cuda" in " ".join(queue[1].arguments(Path(".evidence"), "cuda"))
     for stage in queue:
         params = {other.params for other in queue if other.run == stage.run}
         assert len(params) == 1 and max(stage.points, default=0) * 1e6 <= stage.steps
@@ -186,8 +181,6 @@ def write_run(folder, episodes, total, header="r,l,t,r_ext,r_int"):
 
 def test_judged_by_hand(tmp_path):
     """Episodes of 40,000 steps: of the 100,000 before 200,000 those that end at 120,000, 160,000 and 200,000 count."""
-    from evidence_points import Judgement, judge
-
     rewards = [9.0, 9.0, 1.0, 2.0, 6.0, 9.0]
     folder = write_run(tmp_path / "run", [(100 * reward, 40_000, reward) for reward in rewards], 240_000)
     assert judge(folder, 200_000) == Judgement(3.0, 3, 100_000)
@@ -211,9 +204,6 @@ def test_judged_by_hand(tmp_path):
 )
 def test_a_point_is_met_or_missed(env_id, reward, verdict, tmp_path):
     """Published 7.6: one less suffices in Procgen, half of it in Atari."""
-    from evidence_points import verdicts, write_report
-    from evidence_queue import Stage
-
     stage = Stage(env_id, "ppo_snd_std", 1, 1_000_000, points={0.2: 7.6, 0.5: 8.0})
     folder = write_run(tmp_path / "runs" / stage.run, [(0.0, 1000, reward)] * 201, 201_000)
     ours = f"{reward:.2f} (100 episodes of 100,000 steps)"
@@ -230,9 +220,6 @@ def test_a_point_is_met_or_missed(env_id, reward, verdict, tmp_path):
 
 def test_thinned_files_say_the_same(tmp_path):
     """Two megabytes of episodes become less than one; means, steps, the best score and the judged means stay."""
-    from evidence_pack import LIMIT, pack
-    from evidence_points import judge
-
     rng = np.random.default_rng(0)
     lengths = rng.integers(20, 60, 60_000)
     rewards = np.round(rng.uniform(0, 10, 60_000), 6)
@@ -269,12 +256,6 @@ def test_thinned_files_say_the_same(tmp_path):
 
 def test_processes_that_computed_a_run(tmp_path):
     """One began by hand; of the second no step is left; of the third a checkpoint was lost; two share a commit."""
-    import argparse
-
-    from evidence import keep
-    from evidence_points import runs_table
-    from evidence_queue import Stage
-
     stage = Stage(ENV, "ppo", 3, 400)
     folder = write_run(tmp_path / "ppo" / f"{ENV}_1", [(0.0, 10, 1.0)] * 40, 400)
     (folder / ENV).mkdir()
@@ -291,14 +272,28 @@ def test_processes_that_computed_a_run(tmp_path):
     assert runs_table(tmp_path / "out" / "runs")[-1] == row
 
 
+def test_a_wheel_tells_its_version_instead_of_a_commit(tmp_path):
+    """Also where it is installed into a folder below another repository, which ignores it."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    source = tmp_path / "pack.py"
+    source.write_text("")
+    version = (ROOT / "sb3_snd" / "version.txt").read_text().strip()
+    assert find_commit(source) == find_commit(tmp_path / "missing" / "pack.py") == f"version {version}"
+    subprocess.run([*git, "add", "pack.py"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "-m", "one"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    commit = find_commit(source)
+    assert len(commit) >= 7 and head.startswith(commit)
+    source.write_text("changed")
+    assert find_commit(source) == f"{commit}-dirty"
+
+
 def test_what_is_kept_makes_the_same_report(tmp_path):
     """Of the committed log files: the tables are those that are committed."""
-    from evidence_points import write_report
-    from evidence_queue import read_queue
-
     paper = ROOT / "results" / "paper"
     shutil.copytree(paper / "runs", tmp_path / "runs")
-    write_report(read_queue(BENCHMARKS / "evidence.yml"), tmp_path)
+    write_report(read_queue(QUEUE), tmp_path)
     for name in ("points.md", "report/report.md"):
         assert (tmp_path / name).read_text() == (paper / name).read_text(), name
     for name in ("scores.csv", "curves_reward.csv", "curves_score.csv"):
@@ -320,8 +315,6 @@ def test_kept_models_can_be_loaded():
 
 
 def test_fewer_steps_never_replace_more(tmp_path):
-    from evidence_pack import pack
-
     long = write_run(tmp_path / "long", [(0.0, 10, 1.0)] * 8, 80)
     short = write_run(tmp_path / "short", [(0.0, 10, 2.0)] * 4, 40)
     pack(long, tmp_path / "kept", {}, [])
@@ -333,8 +326,6 @@ def test_fewer_steps_never_replace_more(tmp_path):
 
 def test_a_kept_model_acts_the_same_and_learns_on(tmp_path):
     """Half its size at most; weights are rounded to 16 bits, whose relative error is 2^-11; optimisers begin anew."""
-    from evidence_pack import keep_model
-
     run = tmp_path / "logs" / "ppo_snd_v" / "DeepSea-v0_1"
     (run / "DeepSea-v0").mkdir(parents=True)
     (run / "DeepSea-v0" / "args.yml").write_text("seed: 1\n")

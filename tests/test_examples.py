@@ -11,6 +11,7 @@ import torch as th
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_snd import PPOSND
+from sb3_snd.rewards import REWARDS, Step
 from sb3_snd.targets import TARGETS
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -26,10 +27,11 @@ def run(name, *args, **kwargs):
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    before = dict(TARGETS)
+    before = dict(TARGETS), dict(REWARDS)
     yield
-    TARGETS.clear()
-    TARGETS.update(before)
+    for registry, entries in zip((TARGETS, REWARDS), before, strict=True):
+        registry.clear()
+        registry.update(entries)
 
 
 def test_every_example_is_run_here():
@@ -51,7 +53,7 @@ def test_demo(tmp_path):
         command = [sys.executable, EXAMPLES / "demo.py", *arguments]
         result = subprocess.run(list(map(str, command)), capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
-        assert "| MountainCar-v0 | PPO | -200.0 ± 0.0 | -200.0 |" in result.stdout.splitlines()
+        assert "| MountainCar-v0 | PPO | -200.00 ± 0.00 | -200.00 |" in result.stdout.splitlines()
         written.append((half / "MountainCar-v0.zip").stat().st_mtime_ns)
     assert written[0] == written[1] and (half / "MountainCar-v0.zip").stat().st_size > 0
     assert [run.name for run in half.parent.iterdir()] == ["MountainCar-v0_1"]
@@ -84,6 +86,22 @@ def test_own_target():
     model = run("own_target", 1024)
     assert type(model.snd.target).__name__ == "BarlowTarget" and "barlow" in TARGETS
     assert np.isfinite(model.snd.novelty(model._last_obs)).all()
+
+
+def test_own_reward():
+    """By hand: the first change of an episode counts in full, the same one again a little less."""
+    model = run("own_reward", 4096)
+    reward = model.get_env().snd
+    assert "rare_change" in REWARDS and reward.scale.return_stats is not None
+    reward.obs_stats = None
+    reward.start(1)
+    reward.begin(th.zeros(1, 2), th.tensor([True]))
+    step = Step(th.zeros(1, 2), th.zeros(1), th.tensor([[3.0, 1.0]]), th.tensor([False]))
+    bonuses = []
+    for _ in range(2):
+        bonuses.append(reward.bonus(step).item())
+        reward.remember(step)
+    np.testing.assert_allclose(bonuses, [(3 + 1) / 2, (3 / 4 + 1 / 2) / 2], rtol=1e-6)
 
 
 def test_novelty_along_an_episode(tmp_path):

@@ -167,6 +167,7 @@ def test_rooms_of_other_games():
     assert find_places(env) is None
 
 
+@pytest.mark.procgen
 def test_places_of_procgen_follow_the_actions():
     """In a maze a step leads to the next square or, where a wall is, nowhere; the way back leads back."""
     env = make_procgen_env("procgen-maze-v0", 2, seed=0, distribution_mode="easy", num_levels=1, start_level=0)
@@ -184,6 +185,7 @@ def test_places_of_procgen_follow_the_actions():
     env.close()
 
 
+@pytest.mark.procgen
 def test_exploration_mode_has_one_level():
     env = gym.make("procgen-jumper-v0", distribution_mode="exploration")
     env.reset(seed=0)

@@ -60,7 +60,7 @@ def stacked_rgb():
         (lambda: VecNormalize(transposed(VecFrameStack(counting(), 4)), norm_obs=False), 1),  # nobody says what it does
         (lambda: VecFrameStack(DummyVecEnv([CountingEnv]), 4), 1),  # vectors
         (lambda: make_atari_env("MontezumaRevengeNoFrameskip-v4", 2, n_stack=3), 3),
-        (lambda: make_procgen_env("procgen-jumper-v0", 2, n_stack=2), 2),
+        pytest.param(lambda: make_procgen_env("procgen-jumper-v0", 2, n_stack=2), 2, marks=pytest.mark.procgen),
     ],
 )
 def test_who_stacks(make_env, expected):

@@ -26,6 +26,8 @@ from sb3_snd.common import torch_layers
 from sb3_snd.common.check_nan import NonFiniteError
 from sb3_snd.envs import make_atari_env, make_procgen_env
 from sb3_snd.envs.deep_sea import DeepSea
+from sb3_snd.rewards import REWARDS
+from sb3_snd.targets import TARGETS
 
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci")
 FUZZ = PROFILE == "fuzz"
@@ -105,12 +107,14 @@ MODULES = st.sampled_from(
     [nn.ELU, nn.Tanh, nn.Identity, nn.Linear, nn.GLU, nn.LSTM, nn.Module, nn.Flatten, nn.Softmax, nn.Conv2d, "ReLU"]
 )
 
+EPISODIC = st.sampled_from(["counts", "e3b", "ngu", "vic", None])
 PPO_ARGUMENTS = {
     "policy": st.sampled_from(
         ["MlpPolicy", "CnnPolicy", "MultiInputPolicy", "MlpLstmPolicy", PPO.policy_aliases["MlpPolicy"]]
     ),
     "env": st.sampled_from(["CartPole-v1", "CartPole-v99", "Pendulum-v1", "no/such-v0", "nopackage:Env-v0"]),
-    "snd": st.sampled_from(["v", "std", "vic", "rnd", "VIC", SND, nn.Module, None]),
+    "snd": st.sampled_from([*TARGETS, *REWARDS, "VIC", SND, nn.Module, None]),
+    "episodic": EPISODIC,
     "snd_kwargs": st.dictionaries(
         st.sampled_from(["eta", "device", "target", "self", "width", "n_epochs"]), PLAIN, max_size=2
     ),
@@ -158,6 +162,8 @@ WIDE = {"target_width": st.integers(0, 5), "learner_width": st.integers(0, 5)}
 TARGET_ARGUMENTS = {
     "vic": WIDE,
     "std": WIDE,
+    "bt": WIDE,
+    "vinv": WIDE,
     "v": {"normalize_input": st.booleans(), "noise_probability": st.floats(-0.5, 1.5)},
     "rnd": {"features_dim": st.integers(0, 9)},
 }
@@ -176,7 +182,8 @@ POLICY_ARGUMENTS = {
 }
 WRAPPER_ARGUMENTS = {
     "venv": st.sampled_from(["CartPole-v1", gym.Env]),
-    "snd": st.sampled_from(["v", "std", "vic", "rnd", "VIC", SND, nn.Module]),
+    "snd": st.sampled_from([*TARGETS, *REWARDS, "VIC", SND, nn.Module]),
+    "episodic": EPISODIC,
     "snd_kwargs": PPO_ARGUMENTS["snd_kwargs"],
     "ext_coef": st.one_of(st.floats(-1e7, 1e7), SCHEDULES),
     "int_coef": st.one_of(st.floats(-1e7, 1e7), SCHEDULES),
@@ -255,7 +262,7 @@ def train_snd(target, image=False, **snd_kwargs):
     policy, net = ("CnnPolicy", TINY_CNN) if image else ("MlpPolicy", TINY_NET)
     snd_kwargs = {
         **TINY,
-        **({"target_width": 4, "learner_width": 4} if image and target in ("vic", "std") else {}),
+        **({"target_width": 4, "learner_width": 4} if image and "target_width" in TARGET_ARGUMENTS[target] else {}),
         **snd_kwargs,
     }
     train(PPOSND(policy, walks(image=image), snd=target, snd_kwargs=snd_kwargs, policy_kwargs=net, **SIZES))
@@ -274,7 +281,8 @@ def step_wrapper(**kwargs):
     env.reset()
     rewards = env.step(np.zeros(2, np.int64))[1]
     assert np.isfinite(rewards).all()
-    env.snd.trainer.train_on_batch(env.snd.transitions(np.zeros((4, 3), np.float32), np.ones((4, 3), np.float32)))
+    states, successors = np.zeros((4, 3), np.float32), np.ones((4, 3), np.float32)
+    env.snd.trainer.train_on_batch(env.snd.transitions(states, successors, th.zeros(4, dtype=th.int64)))
 
 
 def train_callback(**kwargs):
@@ -359,7 +367,7 @@ def test_two_arguments_of_pposnd(data):
 
 
 @quiet
-@one_at_a_time({name: likely for name, likely in PPO_ARGUMENTS.items() if name not in ("snd", "snd_kwargs")})
+@one_at_a_time({name: likely for name, likely in PPO_ARGUMENTS.items() if name not in ("snd", "snd_kwargs", "episodic")})
 @given(data=st.data())
 def test_each_argument_without_snd(name, likely, data):
     attempt(train_ppo, {name: drawn(data, likely)}, snd=None)
@@ -464,6 +472,7 @@ def test_each_argument_of_atari(name, likely, data):
     attempt(lambda **kwargs: play(make_atari_env, **{**defaults, **kwargs}), {name: value})
 
 
+@pytest.mark.procgen
 @one_at_a_time(PROCGEN_ARGUMENTS)
 @given(data=st.data())
 def test_each_argument_of_procgen(name, likely, data):
@@ -527,6 +536,7 @@ REFUSED = {
     "policy": (None, 3, "MlpPolic", "", [], {}, nn.Module, PPO.policy_aliases["MlpPolicy"]),
     "env": (3, None, "CartPole-v99", "nopackage:Env-v0", [], b"CartPole-v1"),
     "snd": (3, "VIC", "", [], {}, nn.Module, b"vic", True),
+    "episodic": ("vic", "", 3, [], b"e3b", True),
     "snd_kwargs": (3, "eta", [1], {1: 2}, {"device": "cpu"}, {"observation_space": None}, {"nothing": 1}),
     "ext_coef": (*BAD_NUMBERS, math.inf, -2e6, lambda _: math.nan, lambda: 1, dict),
     "int_coef": (*BAD_NUMBERS, math.inf, -2e6, lambda _: 2e6, lambda _: "a"),
@@ -565,8 +575,9 @@ def test_no_argument_is_forgotten():
     assert taken == set(PPO_ARGUMENTS)
     assert taken - set(REFUSED) == set()
     snd = set(inspect.signature(SND).parameters) - {"observation_space", "target", "device", "target_kwargs"}
-    assert snd == set(SND_ARGUMENTS) - {"features_dim"}
+    assert snd - {"action_space"} == set(SND_ARGUMENTS) - {"features_dim"}
     assert set(inspect.signature(VecIntrinsicReward).parameters) == set(WRAPPER_ARGUMENTS)
     for target, arguments in TARGET_ARGUMENTS.items():
-        known = inspect.signature(type(SND(spaces.Discrete(2), target, device="cpu").target)).parameters
-        assert set(known) - {"frame_shape"} == {*arguments, "features_dim"}
+        known = inspect.signature(TARGETS[target]).parameters
+        assert set(known) - {"frame_shape", "action_space"} == {*arguments, "features_dim"}
+    assert set(TARGET_ARGUMENTS) == set(TARGETS)

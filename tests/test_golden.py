@@ -18,10 +18,16 @@ GOLDEN = Path(__file__).parent / "golden"
 EPS = np.finfo(np.float32).eps
 RTOL = 1e-4
 WIDTHS = {
-    "atari": {"vic": {}, "std": {}, "v": {}, "rnd": {}},
-    "procgen": {"vic": {"target_width": 64}, "std": {"target_width": 64, "learner_width": 64}, "v": {}, "rnd": {}},
+    "atari": {"vic": {}, "std": {}, "v": {}, "rnd": {}, "bt": {}},
+    "procgen": {
+        "vic": {"target_width": 64},
+        "std": {"target_width": 64, "learner_width": 64},
+        "v": {},
+        "rnd": {},
+        "bt": {"target_width": 64},
+    },
 }
-NAMES = {"vic": "snd_vic", "std": "snd_std", "v": "snd_v", "rnd": "rnd"}
+NAMES = {"vic": "snd_vic", "std": "snd_std", "v": "snd_v", "rnd": "rnd", "bt": "bt"}
 
 
 def fill_weights(parameters, shapes, seed):
@@ -56,6 +62,8 @@ def loss_terms(target, snd, golden):
         draws["uniform"] = th.as_tensor(golden["uniform"])
     if target == "v":
         draws["pairs"] = Pairs(*(th.as_tensor(golden[key]) for key in ("index_a", "index_b", "far")))
+    if target == "bt":  # without augmentation
+        draws["views"] = (snd.prepare(golden["obs"]),) * 2
     return snd.loss(snd.transitions(golden["obs"], golden["next_obs"]), **draws)
 
 

@@ -132,7 +132,8 @@ def test_what_cannot_be_recorded_runs_as_it_is_and_says_so_once(recordings, monk
         UserWarning, match=r"failed \(It appears that you're trying to get value.*\): continuing without cuda_graphs\."
     ):
         assert replay(th.ones(2))[0].tolist() == [2.0, 2.0]
-    with warnings.catch_warnings(action="error"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         assert replay(th.ones(3))[0].tolist() == [9.0 / 3] * 3
     assert recordings == [] and probed == [th.device("cpu")]
 
@@ -207,7 +208,7 @@ def test_update_of_continuous_actions_and_of_a_last_small_minibatch():
     assert ours.logger.name_to_value["train/std"] == pytest.approx(stock.logger.name_to_value["train/std"], rel=1e-6)
 
 
-@pytest.mark.parametrize("snd", ["rnd", "v", "std", "vic", None])
+@pytest.mark.parametrize("snd", [*TARGETS, None])
 def test_recorded_updates_are_the_same(snd, recordings, monkeypatch):
     """With episodes that end within minibatches, and rates that fall from rollout to rollout."""
     settings = dict(
@@ -383,17 +384,17 @@ def test_nothing_of_the_update_stays_in_the_policy():
     assert all(th.equal(a, b) for a, b in zip(copied.parameters(), model.policy.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("target", ["rnd", "v", "std", "vic"])
+@pytest.mark.parametrize("target", TARGETS)
 def test_spare_frames_change_nothing(target):
     """Rows by hand: steps 2 and 5 end episodes of environment 1."""
     env = image_env()
     frames = th.randint(0, 255, (8, 4, 1, 36, 36), dtype=th.uint8, generator=th.Generator().manual_seed(0))
     ends = {2 * 4 + 1: frames[0, 0].numpy(), 5 * 4 + 1: frames[0, 1].numpy()}
-    rollout = Rollout(frames, frames[0], ends)
+    rollout = Rollout(frames, frames[0], ends, np.arange(32).reshape(8, 4) % 3)
     nets = []
     for fixed_shapes in (False, True):
         th.manual_seed(1)
-        snd = SND(env.observation_space, target, batch_size=8, device="cpu")
+        snd = SND(env.observation_space, target, batch_size=8, device="cpu", action_space=env.action_space)
         snd.trainer.fixed_shapes = fixed_shapes
         calm(snd.trainer.optimizer)
         before = copies(snd)

@@ -171,7 +171,7 @@ print(n_threads() - before)
 
 
 @pytest.mark.parametrize("limit", ["affinity", "omp"])
-@pytest.mark.parametrize("family", ["atari", "procgen"])
+@pytest.mark.parametrize("family", ["atari", pytest.param("procgen", marks=pytest.mark.procgen)])
 def test_emulators_start_as_many_threads_as_they_may(family, limit):
     omp = {"OMP_NUM_THREADS": "1"} if limit == "omp" else {}
     command = [sys.executable, "-c", THREADS, family, limit]
@@ -179,6 +179,7 @@ def test_emulators_start_as_many_threads_as_they_may(family, limit):
     assert int(output.splitlines()[-1]) == 1
 
 
+@pytest.mark.procgen
 def test_threads_that_are_asked_for_are_started(monkeypatch):
     """Otherwise as many as there may be, and no more than games."""
     asked = []

@@ -5,14 +5,18 @@ import math
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.running_mean_std import RunningMeanStd as SB3RunningMeanStd
 
 from sb3_snd.common.running_stats import RunningMeanStd
-from sb3_snd.targets.augmentations import add_noise, drop_tiles
+from sb3_snd.common.type_aliases import Transitions
+from sb3_snd.targets.augmentations import add_noise, blur, drop_tiles
 from sb3_snd.targets.base import masked_mse
+from sb3_snd.targets.bt import BTTarget, barlow_terms
 from sb3_snd.targets.std import SpatialInfoNCE, STDTarget, infonce, logit_norm
 from sb3_snd.targets.v import contrastive_loss, draw_pairs
-from sb3_snd.targets.vic import spread_terms
+from sb3_snd.targets.vic import VICTarget, spread_terms
+from sb3_snd.targets.vinv import VINVTarget
 
 pytestmark = pytest.mark.numbers
 
@@ -93,6 +97,59 @@ def test_noise():
     noise = out[touched]
     assert 0.19 < noise.max() <= 0.2 and -0.2 <= noise.min() < -0.19
     assert noise.std().item() == pytest.approx(0.2 / math.sqrt(3), rel=0.02)
+
+
+def test_blur_by_hand():
+    """Five columns have the averages 1.5, 3.5 and 5. The centres of the columns lie at -0.2, 0.4, 1, 1.6 and 2.2 of these."""
+    row = th.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
+    expected = th.tensor([1.5, 2.3, 3.5, 4.4, 5.0])
+    frames = row.expand(2, 1, 4, 5)
+    np.testing.assert_allclose(blur(frames), expected.expand(2, 1, 4, 5), rtol=1e-5)
+    even = th.tensor([0.0, 0.0, 4.0, 4.0]).expand(1, 3, 4, 4)
+    np.testing.assert_allclose(blur(even), th.tensor([0.0, 1.0, 3.0, 4.0]).expand(1, 3, 4, 4), rtol=1e-6)
+
+
+def test_views_of_barlow_twins():
+    """Noise of deviation 0.1; in images the average of four pixels has half of it. Grids and vectors are not blurred."""
+    th.manual_seed(0)
+    for shape, corner in [((1, 36, 36), 0.05), ((1, 7, 7), 0.1), ((5,), 0.1)]:
+        target, frames = BTTarget(shape, features_dim=2, target_width=1, learner_width=1), th.zeros(3000, *shape)
+        views = target.augment(frames)
+        assert views.shape == frames.shape and not th.equal(views, target.augment(frames))
+        first = views.flatten(1)[:, 0]
+        assert first.mean().item() == pytest.approx(0.0, abs=4 * corner / 3000**0.5)
+        assert first.std().item() == pytest.approx(corner, rel=0.06)
+
+
+def test_barlow_terms_by_hand():
+    z_a, z_b = th.tensor([[1.0, 2.0], [3.0, 0.0]]), th.tensor([[1.0, 1.0], [1.0, 0.0]])
+    invariance, redundancy = barlow_terms(z_a, z_b)  # second moments ((2, 0.5), (1, 1))
+    assert invariance.item() == pytest.approx(1.0)
+    assert redundancy.item() == pytest.approx(0.5**2 + 1)
+
+
+def test_vinv_is_vic_and_an_inverse_model():
+    """Its loss beside SND-VIC's of the same nets, and the cross-entropy by numpy. All gradients reach the target."""
+    th.manual_seed(0)
+    vinv, vic = VINVTarget((5,), spaces.Discrete(3), features_dim=4).double(), VICTarget((5,), features_dim=4).double()
+    vic.encoder.load_state_dict(vinv.encoder.state_dict())
+    learner = vinv.make_learner().double()
+    frames, actions = th.randn(9, 5, dtype=th.double), th.tensor([0, 1, 2, 2, 1, 0, 1, 1])
+    batch = Transitions(frames, th.arange(1, 9), 8, frames.__getitem__, actions)
+    terms, expected = vinv.loss(batch, learner), vic.loss(batch, learner)
+    pairs = th.cat([*batch.split(vinv(frames))], dim=1).detach().numpy()
+    for layer in (vinv.inverse[0], vinv.inverse[2], vinv.inverse[4]):
+        weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
+        hidden = pairs @ weight.T + bias
+        pairs = np.maximum(hidden, 0)
+    inverse = np.mean(np.log(np.exp(hidden).sum(axis=1)) - hidden[np.arange(8), actions])
+    assert terms["inverse"].item() == pytest.approx(inverse)
+    assert terms["target"].item() == pytest.approx(expected["target"].item() + 0.5 * inverse)
+    assert terms["loss"].item() == pytest.approx(expected["loss"].item() + 0.5 * inverse)
+    assert terms["distill"].item() == pytest.approx(expected["distill"].item())
+    (gradient,) = th.autograd.grad(terms["inverse"], vinv.encoder[0].weight)
+    assert gradient.abs().max() > 0
+    assert [layer.out_features for layer in vinv.inverse if isinstance(layer, th.nn.Linear)] == [4, 2, 3]
 
 
 def test_pairs():

@@ -92,5 +92,5 @@ def test_one_stream_is_sb3s_policy():
 def test_bad_input():
     with pytest.raises(ValueError, match="CnnPolicy needs images"):
         make(space=spaces.Box(-1, 1, (3,)))
-    with pytest.raises(ValueError, match="20 x 20 pixels are smaller"):
-        make(space=spaces.Box(0, 255, (4, 20, 20), np.uint8))
+    with pytest.raises(ValueError, match="20 x 3 cells are smaller"):
+        make(space=spaces.Box(0, 255, (3, 20, 3), np.uint8))

@@ -370,13 +370,13 @@ def test_gsde():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        (dict(snd="nope"), "Unknown target 'nope': choose one of 'v', 'std', 'vic', 'rnd'"),
+        (dict(snd="nope"), "Unknown reward snd='nope': choose one of 'v', 'std', 'vic', 'rnd', 'bt', 'vinv'"),
         (dict(snd_kwargs=dict(eta=-1)), "eta=-1 must be a non-negative number"),
         (dict(gamma=-0.1), r"gamma=-0.1 must lie in \[0, 1\]"),
         (dict(gamma_int=1.1), r"gamma_int=1.1 must lie in \[0, 1\]"),
         (dict(policy=PPO.policy_aliases["MlpPolicy"]), "needs a policy with one value per stream, not ActorCriticPolicy"),
         (dict(policy="CnnPolicy"), "CnnPolicy needs images"),
-        (dict(snd=SND(spaces.Box(-1, 1, (2,)), device="cpu"), snd_kwargs=dict(eta=1)), "needs the name or class of a target"),
+        (dict(snd=SND(spaces.Box(-1, 1, (2,)), device="cpu"), snd_kwargs=dict(eta=1)), "needs the name or class of a reward"),
         (dict(env=VecIntrinsicReward(counting(), device="cpu")), "already has an intrinsic reward"),
     ],
 )

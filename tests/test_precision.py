@@ -20,7 +20,7 @@ IMAGE = spaces.Box(0, 255, (2, 36, 36), np.uint8)
 
 def make(precision, space=IMAGE, target="vic", **kwargs):
     th.manual_seed(0)
-    return SND(space, target, device="cpu", precision=precision, **kwargs)
+    return SND(space, target, device="cpu", precision=precision, action_space=spaces.Discrete(18), **kwargs)
 
 
 def encoders(module):
@@ -39,17 +39,17 @@ def montezuma():
     obs, rollouts = env.reset(), []
     for _ in range(20):
         steps, ends = [], {}
+        actions = rng.integers(env.action_space.n, size=(8, 32))
         for step in range(8):
             steps.append(np.array(obs))
-            obs, _, dones, infos = env.step(rng.integers(env.action_space.n, size=32))
+            obs, _, dones, infos = env.step(actions[step])
             ends.update({step * 32 + i: infos[i]["terminal_observation"] for i in np.flatnonzero(dones)})
-        rollouts.append(Rollout(np.stack(steps), np.array(obs), ends))
+        rollouts.append(Rollout(np.stack(steps), np.array(obs), ends, actions))
     env.close()
     return rollouts
 
 
-@pytest.mark.numbers
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", TARGETS)  # not `numbers`: without kernels for bfloat16 nets compute in float32
 def test_novelty_of_a_trained_learner(target, montezuma):
     """The mean within 1 %, the order kept: why bfloat16 may be the default."""
     snd = make("float32", FRAME, target, batch_size=128)
@@ -60,17 +60,17 @@ def test_novelty_of_a_trained_learner(target, montezuma):
         snd.trainer.train_on_rollout(rollout)
     unseen = montezuma[-1].observations.reshape(-1, 1, 96, 96)
     exact = snd.novelty(unseen).double().numpy()
-    if target in ("vic", "std", "rnd"):
-        assert exact.mean() < fresh / 3  # trained indeed; SND-V's target moves faster than the learner
+    if target not in ("v", "bt"):
+        assert exact.mean() < fresh / 3  # trained indeed; the other targets move faster than the learner
     set_precision(snd, "bfloat16")
     reduced = snd.novelty(unseen).double().numpy()
     assert not np.array_equal(exact, reduced)
     assert reduced.mean() == pytest.approx(exact.mean(), rel=0.01)
-    assert np.corrcoef(ranks(exact), ranks(reduced))[0, 1] >= 0.999
+    # Barlow Twins finds these states more alike: their novelty differs by 3 %, not by 20 to 30 %
+    assert np.corrcoef(ranks(exact), ranks(reduced))[0, 1] >= (0.99 if target == "bt" else 0.999)
 
 
-@pytest.mark.numbers
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", TARGETS)  # not `numbers`: without kernels for bfloat16 nets compute in float32
 def test_losses_and_gradients_are_near(target, montezuma):
     results = []
     for precision in ("float32", "bfloat16"):

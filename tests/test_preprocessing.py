@@ -95,8 +95,8 @@ def test_map_obs():
         (spaces.Discrete(2), "a", "obs_key='a' needs Dict observations"),
         (spaces.Tuple([spaces.Discrete(2)]), None, "SND cannot read Tuple"),
         (spaces.Box(-np.inf, np.inf, (40, 40, 3)), None, "images of float32 without bounds"),
-        (spaces.Box(0, 255, (7, 7, 3), np.uint8), None, "Frames of 7 x 7 pixels are smaller"),
-        (spaces.Box(0, 1, (3, 40, 35)), None, "Frames of 40 x 35 pixels are smaller"),
+        (spaces.Box(0, 255, (3, 3, 3), np.uint8), None, "Grids of 3 x 3 cells are smaller"),
+        (spaces.Box(0, 1, (3, 40, 3)), None, "Grids of 40 x 3 cells are smaller"),
     ],
 )
 def test_bad_spaces(space, obs_key, message):
@@ -148,3 +148,28 @@ def test_an_array_in_place_of_a_dict_is_refused():
     reader = FrameReader(spaces.Dict(a=spaces.Discrete(2), b=spaces.Box(-1, 1, (2,))))
     with pytest.raises(ValueError, match=r"Expected a dict of a, b, got an array of shape \(5, 3\)"):
         reader.newest(np.zeros((5, 3)), "cpu")
+
+
+@pytest.mark.parametrize("shape", [(7, 7, 3), (3, 7, 7)])
+def test_a_grid_is_read_whole_and_unscaled(shape):
+    """Symbols from 0 to 10 in a space that could hold 255; six channels are a stack of two images, but one grid."""
+    space = spaces.Box(0, 255, shape, np.uint8)
+    grids = np.random.default_rng(0).integers(0, 11, (5, *shape)).astype(np.uint8)
+    reader = FrameReader(space)
+    first = np.moveaxis(grids, 3, 1) if shape[2] == 3 else grids
+    np.testing.assert_array_equal(reader.scale(reader.newest(grids, th.device("cpu"))), first.astype(np.float32))
+    assert not reader.has_bounds and FrameReader(spaces.Box(0, 255, (7, 7, 6), np.uint8)).shape == (6, 7, 7)
+
+
+def test_symbols_become_planes():
+    """Each channel one-hot by itself, by numpy; a number that cannot be a symbol is in no plane."""
+    high = np.tile(np.array([2, 1], dtype=np.uint8), (5, 4, 1))
+    reader = FrameReader(spaces.Box(0, high, (5, 4, 2), np.uint8))
+    assert reader.symbols == (3, 2) and reader.shape == (2, 5, 4) and reader.scaled_shape == (5, 5, 4)
+    grids = np.random.default_rng(0).integers(0, [3, 2], (6, 5, 4, 2)).astype(np.uint8)
+    planes = np.concatenate([np.eye(3)[grids[..., 0]], np.eye(2)[grids[..., 1]]], axis=-1)
+    scaled = reader.scale(reader.newest(grids, th.device("cpu")))
+    np.testing.assert_array_equal(scaled, np.moveaxis(planes, 3, 1))
+    assert FrameReader(spaces.Box(0, 31, (2, 5, 5), np.int64)).symbols == (32, 32)
+    for space in (spaces.Box(0, 32, (2, 5, 5), np.uint8), spaces.Box(-1, 3, (2, 5, 5), np.int8), spaces.Box(0, 3, (2, 5, 5))):
+        assert FrameReader(space).symbols == () and not FrameReader(space).has_bounds

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
 from sb3_snd.report import figures, published, tables
 from sb3_snd.report.__main__ import main, report
@@ -255,7 +256,7 @@ def test_report_of_a_folder(tmp_path, capsys):
     (logs / "ppo" / f"{ENV}_1").mkdir(parents=True)
     (logs / "ppo" / f"{ENV}_1" / "monitor.csv").write_text("nothing")
     main([str(logs), "--out", str(out), "--jobs", "2"])
-    assert capsys.readouterr().out.splitlines()[-1] == f"report: {out / 'report.md'}"
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {out / 'report.md'}, {out / 'report.html'}"
     text = (out / "report.md").read_text()
     assert "| procgen-jumper-v0 | `ppo_snd_vic` | 5 | 0.0006, *short* | 3.00 ± 1.41 | 9.76 ± 0.03 | 3.00 |" in text
     assert "| Own/Env-v0 | `mine` | 1 | 1e-05 | 5.00 ± 0.00 | – | 5.00 | – | – |" in text
@@ -274,7 +275,7 @@ def test_nothing_to_report_is_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="There is no monitor file in"):
         report([tmp_path], tmp_path / "out")
     write_run(tmp_path, episodes=[])
-    with pytest.raises(SystemExit, match=r"sb3_snd.report: No run could be read; the first of 1: .*no episode has ended yet"):
+    with pytest.raises(SystemExit, match=r"sb3-snd report: No run could be read; the first of 1: .*no episode has ended yet"):
         main([str(tmp_path), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 
@@ -321,6 +322,17 @@ def test_models_of_the_same_name_are_told_apart(tmp_path, monkeypatch):
     ours = ["Baseline, ppo (1 run)", "Baseline, ppo_baseline (1 run)", "SND-V (1 run)", "SND-VIC (1 run)"]
     assert rewards == [*ours, "Baseline, published", "SND-V, published", "SND-VIC, published"] and places == ours
     assert published.score("ppo_baseline", "GravitarNoFrameskip-v4") == (1.19, 0.0, 2611)
+
+
+@pytest.mark.parametrize(("n_models", "n_bands"), [(10, 10), (11, 0)])
+def test_many_models_have_colours_of_their_own_and_no_bands(n_models, n_bands, tmp_path, monkeypatch):
+    groups = {f"model_{index}": [read_run(write_run(tmp_path, algo=f"model_{index}"))] for index in range(n_models)}
+    finished = []
+    monkeypatch.setattr(figures, "_finish", lambda *drawn, **_: finished.append(drawn[1]))
+    figures.draw("Own/Env-v0", groups, Column.REWARD, tmp_path)
+    (axis,) = finished
+    assert len({to_hex(line.get_color()) for line in axis.get_lines()}) == n_models
+    assert len(axis.collections) == n_bands
 
 
 def test_score_and_reward_are_told_apart(tmp_path):

@@ -11,6 +11,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper
 
 from sb3_snd import PPOSND, SND, EtaProposal, SNDCallback, VecIntrinsicReward
 from sb3_snd.rewards import IntrinsicReward, check_reward
+from sb3_snd.targets import TARGETS
 
 DISCRETE, CONTINUOUS = spaces.Discrete(5), spaces.Box(-3, 2, (2,))
 SIZES = dict(n_steps=8, batch_size=16, n_epochs=1, device="cpu", seed=0)
@@ -102,7 +103,7 @@ def test_a_rollout_has_actions_and_ends(algorithm, action_space):
         model.learn(48, callback=SNDCallback())
     assert len(reward.batches) == 2 * 24 // 6 and len(reward.steps) == 16
     for step in reward.steps:
-        check_transitions(*step)
+        check_transitions(*step[:4])
     for batch in reward.batches:
         states, successors = batch.split(batch.frames)
         check_transitions(states, batch.actions, successors, batch.ends)
@@ -120,7 +121,7 @@ def test_a_replay_buffer_gives_actions_and_ends(algorithm, action_space, one_arr
     algorithm("MlpPolicy", VecIntrinsicReward(venv, reward), **kwargs).learn(96, callback=SNDCallback())
     assert len(reward.batches) == 96 // 8
     for step in reward.steps:
-        check_transitions(*step)
+        check_transitions(*step[:4])
     for batch in reward.batches:
         states, successors = batch.split(batch.frames)
         ends = batch.ends | ((states[:, 0] == 1) & (successors[:, 1] == 3))
@@ -161,7 +162,7 @@ def test_parameters_without_a_loss():
 VECTOR = spaces.Box(-1, 1, (5,))
 
 
-@pytest.mark.parametrize("target", ["rnd", "v", "std", "vic"])
+@pytest.mark.parametrize("target", TARGETS)
 def test_snd_conforms(target):
     check_reward(SND, target=target, features_dim=8)
 
@@ -373,12 +374,18 @@ def test_what_a_reward_keeps_is_up_to_it(reward_class):
     assert set(other.get_run_state()) == set(env.snd.get_run_state()) - {"scale.returns"}
 
 
+def test_a_device_that_is_not_there_is_named():
+    for make in (lambda: Guess(VECTOR, device="nowhere"), lambda: SND(VECTOR, device="nowhere")):
+        with pytest.raises(ValueError, match="device='nowhere' must be 'auto', 'cpu', 'cuda' or another device"):
+            make()
+
+
 def test_an_unknown_setting_is_named():
     for make in (
         lambda: Trace(VECTOR, lerning_rate=1e-3),
         lambda: PPOSND("MlpPolicy", counting(), snd=Trace, snd_kwargs={"lerning_rate": 1e-3}),
     ):
-        with pytest.raises(ValueError, match="Unknown argument 'lerning_rate' of Trace: the settings are eta, learning_rate"):
+        with pytest.raises(ValueError, match="Unknown argument 'lerning_rate' of Trace: it takes eta, learning_rate"):
             make()
 
 
@@ -414,7 +421,7 @@ def test_a_training_that_a_callback_ended_goes_on_where_the_environment_is():
     model.learn(24, reset_num_timesteps=False)
     assert len(reward.steps) == 3 + 8
     for step in reward.steps:
-        check_transitions(*step)
+        check_transitions(*step[:4])
 
 
 class Narrow(Trace):
@@ -429,7 +436,7 @@ def test_a_reward_needs_its_set_up():
 
     with pytest.raises(ValueError, match="its constructor must call set_up"):
         check_reward(Unfinished, VECTOR)
-    with pytest.raises(ValueError, match="it must take a space, device, obs_key and the settings"):
+    with pytest.raises(ValueError, match="it must take a space, action_space, device, obs_key and the settings"):
         check_reward(Narrow, VECTOR)
     with pytest.raises(ValueError, match="reads must be 'state' or 'transition'"):
         check_reward(type("Typo", (Trace,), {"reads": "transitions"}), VECTOR)

@@ -97,7 +97,7 @@ def test_what_classes_of_the_package_save(tmp_path):
     """Each names it; an attribute that somebody adds is neither saved nor refused."""
     wrapper = VecIntrinsicReward(DummyVecEnv([CountingEnv]), "rnd", device="cpu")
     expected = {
-        wrapper: {"last_obs", "scorer"},
+        wrapper: {"last_obs", "_places", "scorer"},
         SNDCallback(): {"n_calls"},
         EtaProposal(): {"eta", "_n_before"},
         StreamMonitor(tmp_path, "Some-v0"): {"_returns", "_lengths"},

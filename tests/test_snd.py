@@ -16,11 +16,16 @@ pytestmark = pytest.mark.numbers
 
 VECTOR = spaces.Box(-10, 10, (4,))
 GREY_STACK = spaces.Box(0, 255, (4, 40, 44), np.uint8)
+ACTIONS = spaces.Discrete(3)
 
 
 def make(space=VECTOR, target="vic", **kwargs):
     th.manual_seed(0)
-    return SND(space, target, device="cpu", **kwargs)
+    return SND(space, target, device="cpu", action_space=ACTIONS, **kwargs)
+
+
+def random_actions(*shape):
+    return np.random.default_rng(0).integers(0, ACTIONS.n, shape)
 
 
 def random_obs(space, n, seed=0):
@@ -30,13 +35,16 @@ def random_obs(space, n, seed=0):
     return rng.normal(size=(n, *space.shape)).astype(np.float32)
 
 
-@pytest.mark.parametrize(("target", "term"), [("rnd", "distill"), ("v", "distill"), ("std", "target"), ("vic", "target")])
+@pytest.mark.parametrize(
+    ("target", "term"),
+    [("rnd", "distill"), ("v", "distill"), *((name, "target") for name in ("std", "vic", "bt", "vinv"))],
+)
 @pytest.mark.parametrize("space", [VECTOR, GREY_STACK], ids=["vector", "image"])
 def test_training_reduces_the_loss(space, target, term):
     """The distance to a target that moves may grow; then it is the target's own loss that falls."""
     snd = make(space, target, batch_size=32)
     obs = random_obs(space, 64).reshape(8, 8, *space.shape)
-    rollout = Rollout(obs, obs[0], {})
+    rollout = Rollout(obs, obs[0], {}, random_actions(8, 8))
     first = snd.trainer.train_on_rollout(rollout)
     for _ in range(8):
         last = snd.trainer.train_on_rollout(rollout)
@@ -48,17 +56,18 @@ def test_training_reduces_the_loss(space, target, term):
 @pytest.mark.parametrize("target", TARGETS)
 def test_distillation_does_not_reach_the_target(target):
     snd = make(target=target)
-    snd.loss(snd.transitions(random_obs(VECTOR, 16), random_obs(VECTOR, 16, 1)))["distill"].backward()
+    batch = snd.transitions(random_obs(VECTOR, 16), random_obs(VECTOR, 16, 1), th.as_tensor(random_actions(16)))
+    snd.loss(batch)["distill"].backward()
     assert all(parameter.grad is None or not parameter.grad.any() for parameter in snd.target.parameters())
     assert any(parameter.grad.any() for parameter in snd.learner.parameters())
 
 
-@pytest.mark.parametrize("target", ["v", "std", "vic"])
+@pytest.mark.parametrize("target", [name for name in TARGETS if name != "rnd"])
 def test_target_is_trained_and_rnd_is_not(target):
     snd = make(target=target, batch_size=16)
     before = [parameter.clone() for parameter in snd.target.parameters()]
     obs = random_obs(VECTOR, 16).reshape(4, 4, 4)
-    snd.trainer.train_on_rollout(Rollout(obs, obs[0], {}))
+    snd.trainer.train_on_rollout(Rollout(obs, obs[0], {}, random_actions(4, 4)))
     assert all(not th.equal(a, b) for a, b in zip(before, snd.target.parameters(), strict=True))
 
     rnd = make(target="rnd", batch_size=16)
@@ -157,7 +166,7 @@ def test_own_target_class():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        (dict(target="nope"), "Unknown target 'nope': choose one of 'v', 'std', 'vic', 'rnd'"),
+        (dict(target="nope"), "Unknown target 'nope': choose one of 'v', 'std', 'vic', 'rnd', 'bt', 'vinv'"),
         (dict(target=3), "must be a name"),
         (dict(eta=-0.1), "eta=-0.1 must be a non-negative number"),
         (dict(eta=float("nan")), "eta=nan"),
@@ -171,7 +180,7 @@ def test_own_target_class():
         (dict(target_width=-3), "target_width=-3 must be an integer >= 1"),
         (dict(width=3), "Unknown SND argument 'width': VICTarget takes eta, .*obs_key, norm_reward, .*target_width"),
         (dict(space=spaces.Text(3)), "SND cannot read Text"),
-        (dict(space=spaces.Box(0, 255, (20, 40, 3), np.uint8)), "20 x 40 pixels are smaller"),
+        (dict(space=spaces.Box(0, 255, (3, 40, 3), np.uint8)), "40 x 3 cells are smaller"),
     ],
 )
 def test_bad_input(kwargs, message):
@@ -248,7 +257,7 @@ def test_minibatches_that_do_not_divide_the_rollout(target, batch_size, size, ex
     snd = make(target=target, batch_size=batch_size)
     obs = np.arange(4 * (size + 1), dtype=np.float32).reshape(size + 1, 1, 4)  # one environment
     ends = {row: -obs[row, 0] - 1 for row in (0, size // 2, size - 1)}
-    rollout = Rollout(obs[:-1], obs[-1], ends)
+    rollout = Rollout(obs[:-1], obs[-1], ends, random_actions(size, 1))
     snd.prepare = th.as_tensor  # the numbers themselves, not normalised
     pairs = [batch.split(batch.frames) for batch in snd.trainer.minibatches(rollout)]
     assert [len(states) for states, _ in pairs] == expected
@@ -301,13 +310,14 @@ def test_dict_observations_are_read_at_their_key(target):
     alone, keyed = make(target=target, batch_size=8), make(space, target, batch_size=8, obs_key="seen")
     obs = random_obs(VECTOR, 24).reshape(6, 4, 4)
     other = random_obs(GREY_STACK, 24).reshape(6, 4, *GREY_STACK.shape)
-    ends = {5: obs[0, 0] + 1}
+    ends, actions = {5: obs[0, 0] + 1}, random_actions(4, 4)
     as_dict = Rollout(
         {"seen": obs[:4], "other": other[:4]},
         {"seen": obs[4], "other": other[4]},
         {row: {"seen": end, "other": other[0, 0]} for row, end in ends.items()},
+        actions,
     )
-    for snd, batch, rollout in ((alone, obs[5], Rollout(obs[:4], obs[4], ends)), (keyed, {"seen": obs[5]}, as_dict)):
+    for snd, batch, rollout in ((alone, obs[5], Rollout(obs[:4], obs[4], ends, actions)), (keyed, {"seen": obs[5]}, as_dict)):
         th.manual_seed(1)
         snd.observe(batch)
         snd.trainer.train_on_rollout(rollout)

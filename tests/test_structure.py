@@ -15,6 +15,9 @@ FLOORS = (
     {"policies", "runs"},
     {"zoo", "report"},
     {"sweep", "analyze"},
+    {"evidence"},
+    {"cli"},
+    {"__main__"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -73,7 +73,7 @@ def test_two_at_a_time_in_order_and_on_both_machines(cluster, tmp_path):
     """The first two each wait for the other, and each machine has one core."""
     code = (
         "with open(common / 'order', 'a') as file: file.write(f'{seed}\\n')\n"
-        "while seed < 2 and not (common / f'seed_{1 - seed}' / 'try1').exists(): time.sleep(0.02)\n"
+        "while seed < 2 and str(1 - seed) not in (common / 'order').read_text().split(): time.sleep(0.02)\n"
     )
     jobs = jobs_of(tmp_path, 4)
     execute(cluster, jobs, code)
@@ -119,7 +119,7 @@ def test_finished_runs_are_left_alone(cluster, tmp_path, capsys):
     assert [(job.state, job.tries) for job in jobs] == [("done", 0), ("done", 1)]
     assert not (jobs[0].root / "try1").exists()
     assert conclude(jobs, sweep.interrupted) == 0
-    assert capsys.readouterr().out.endswith(f"2 runs: 2 done\nRead them with: python -m sb3_snd.report {tmp_path}\n")
+    assert capsys.readouterr().out.endswith(f"2 runs: 2 done\nRead them with: sb3-snd report {tmp_path}\n")
 
 
 def test_no_machine_is_large_enough(cluster, tmp_path):
@@ -295,7 +295,7 @@ def test_bad_input_ends_in_one_sentence(arguments, tmp_path):
     command = ["--algos", "ppo_snd", "--envs", "DeepSea-v0", "-f", str(tmp_path / "logs")]
     with pytest.raises(SystemExit, match=re.escape(BAD[arguments])) as raised:
         main(command + arguments.split())
-    assert str(raised.value).startswith("sb3_snd.sweep: ") and "\n" not in str(raised.value)
+    assert str(raised.value).startswith("sb3-snd sweep: ") and "\n" not in str(raised.value)
     assert not list(tmp_path.glob("logs/*"))
 
 

@@ -5,7 +5,7 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_snd import SND
-from sb3_snd.targets import TARGETS, Target, VICTarget, check_target, register
+from sb3_snd.targets import TARGETS, Target, VICTarget, VINVTarget, check_target, register
 
 pytestmark = pytest.mark.numbers
 
@@ -46,6 +46,20 @@ def test_sound_models_pass(target):
     state = th.get_rng_state()
     check_target(target)
     assert th.equal(th.get_rng_state(), state)  # the caller's random numbers stay
+
+
+@pytest.mark.parametrize(
+    "action_space",
+    [spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(2), spaces.Box(-1, 1, (2, 2))],
+    ids=lambda space: type(space).__name__,
+)
+def test_a_target_that_reads_actions_takes_all_of_them(action_space):
+    check_target(VINVTarget, [(5,)], action_space, features_dim=8)
+
+
+def test_a_target_that_reads_actions_needs_their_space():
+    with pytest.raises(ValueError, match=r"VINVTarget reads actions: give it action_space=env\.action_space"):
+        SND(spaces.Box(-1, 1, (3,)), "vinv", device="cpu")
 
 
 def test_arguments_reach_the_class():
@@ -165,6 +179,8 @@ def test_who_keeps_statistics():
     class Child(Forgetful):
         pass
 
-    kept = {cls: cls((5,)).keeps_statistics for cls in (*TARGETS.values(), Mean, Forgetful, Child)}
+    classes = (*TARGETS.values(), Mean, Forgetful, Child)
+    spaces_read = {True: {"action_space": spaces.Discrete(2)}, False: {}}
+    kept = {cls: cls((5,), **spaces_read[cls.reads_actions]).keeps_statistics for cls in classes}
     assert {cls for cls, keeps in kept.items() if keeps} == {TARGETS["rnd"], Forgetful, Child}
     assert TARGETS["v"]((1, 36, 36), normalize_input=True).keeps_statistics

@@ -91,7 +91,7 @@ def test_a_broken_file_of_an_snd(write, tmp_path):
         {"snd": lambda: make_snd().state_dict(), "optimizer": {}},
         {"snd": lambda: make_snd().state_dict(), "optimizer": {"state": {}, "param_groups": []}},
     ],
-    ids=str,
+    ids=["tensor", "nothing", "empty parts", "numbers", "empty optimizer", "optimizer without nets"],
 )
 def test_tensors_of_something_else(saved, tmp_path):
     path = tmp_path / "rl_model.snd.pth"

@@ -217,7 +217,7 @@ def test_stepping_outside_of_training_is_named():
 
 
 def test_arguments_for_an_snd_that_is_one_already():
-    with pytest.raises(ValueError, match=r"snd_kwargs=\{'eta': 1\} needs the name or class of a target"):
+    with pytest.raises(ValueError, match=r"snd_kwargs=\{'eta': 1\} needs the name or class of a reward"):
         VecIntrinsicReward(make_env(), FakeSND(make_env().observation_space), dict(eta=1))
 
 

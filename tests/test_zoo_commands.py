@@ -1,19 +1,27 @@
-"""``python -m sb3_snd.zoo COMMAND``: the Zoo's other commands with this package's algo keys, on runs of it."""
+"""The Zoo's other commands, as ``sb3-snd`` calls them, with this package's algo keys, on runs of it."""
 
+import argparse
+import json
+import re
+import shlex
 import shutil
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import cv2
 import huggingface_hub
 import pytest
+import requests
 import rl_zoo3.utils
+import torch as th
 import yaml
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_snd import PPOSND, envs
 from sb3_snd.envs import ProcgenEnv
 from sb3_snd.zoo.__main__ import main
+from sb3_snd.zoo.hub import train_command
 
 ENV_ID, JUMPER = "CartPole-v1", "procgen-jumper-v0"
 SIZES = dict(policy="MlpPolicy", n_timesteps=48, n_envs=2, n_steps=8, batch_size=8, n_epochs=1)
@@ -63,6 +71,7 @@ def test_record_video_of_a_checkpoint(logs, counted, monkeypatch):
     assert (rl_zoo3.utils.create_test_env, rl_zoo3.utils.get_model_path, rl_zoo3.create_test_env) == before
 
 
+@pytest.mark.procgen
 def test_record_video_shows_the_environment_of_the_run(tmp_path, monkeypatch):
     """The entry's ``env_kwargs``, which the Zoo's command looks for only where they were typed, and those that were."""
     made = []
@@ -108,15 +117,56 @@ HUB = ("--algo", "ppo_snd", "--env", ENV_ID, "-orga", "somebody")
 def test_to_the_hub_and_back(logs, hub, counted, tmp_path, monkeypatch):
     call(monkeypatch, "push_to_hub", *HUB, "-f", logs, "--no-render", "--load-checkpoint", 16, "--device", "cpu")
     card = (hub / "README.md").read_text()
-    assert f"python -m sb3_snd.zoo load_from_hub --algo ppo_snd --env {ENV_ID} -orga somebody -f logs/" in card
+    assert f"sb3-snd load --algo ppo_snd --env {ENV_ID} -orga somebody -f logs/" in card
     assert "rl_zoo3." not in card and "pip install rl_zoo3" not in card
     head = yaml.safe_load(card.split("---")[1])
     assert head["library_name"] == "stable-baselines3" and head["model-index"][0]["name"] == "PPOSND"
+    rows = dict(re.findall(r"^\| (\w[\w ]*) \| (.*) \|$", card, re.MULTILINE))
+    score = json.loads((hub / "results.json").read_text())
+    assert (rows["Task"], rows["Algorithm"], rows["Trained for"]) == (f"`{ENV_ID}`", "`ppo_snd`", "16 steps")
+    assert rows["Score"].startswith(f"{score['mean_reward']:.2f} ± {score['std_reward']:.2f}, ")
+    assert rows["Score"].endswith(" over 10 episodes with deterministic actions")
+    assert f"torch {version('torch')}" in rows["Uploaded with"] and rows["Uploaded with"].startswith("sb3-snd ")
+    assert card.index("# **PPOSND** Agent") < card.index("## This model") < card.index("## Usage")
+    assert (hub / "learning_curve.png").read_bytes().startswith(b"\x89PNG") and "](learning_curve.png)" in card
     call(monkeypatch, "load_from_hub", *HUB, "-f", tmp_path / "new")
     model = PPOSND.load(tmp_path / "new" / "ppo_snd" / f"{ENV_ID}_1" / f"{ENV_ID}.zip", device="cpu")
     assert model.num_timesteps == 16
     call(monkeypatch, "enjoy", "--algo", "ppo_snd", "--env", ENV_ID, "-f", tmp_path / "new", "--no-render", "-n", 3)
     assert counted == [COUNTED[0], COUNTED[0]]
+
+
+def test_the_command_of_the_card_trains_the_same_model(logs, hub, monkeypatch):
+    """Whose seed was drawn. A file with hyperparameters is named without its folder."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    call(monkeypatch, "push_to_hub", *HUB, "-f", logs, "--no-render", "--device", "cpu")
+    card = (hub / "README.md").read_text()
+    assert "learning_curve" not in card and not (hub / "learning_curve.png").exists()
+    command = shlex.split(re.search(r"It was trained with:\n```bash\n(.*)\n```", card)[1])
+    assert command[:6] == ["sb3-snd", "train", "--algo", "ppo_snd", "--env", ENV_ID] and command[-2:] == [
+        "--conf-file",
+        "own.yml",
+    ]
+    call(monkeypatch, *command[1:], "--device", "cpu")
+    first, second = (PPOSND.load(logs / "ppo_snd" / f"{ENV_ID}_{n}" / f"{ENV_ID}.zip", device="cpu") for n in (1, 2))
+    assert first.num_timesteps == second.num_timesteps == 48
+    for mine, other in zip(first.policy.parameters(), second.policy.parameters(), strict=True):
+        assert th.equal(mine, other)
+
+
+def test_the_command_of_a_card_keeps_what_was_typed():
+    """The Zoo's own parser reads it back: strings, dicts and lists among the hyperparameters."""
+    hyperparams = {"callback": "sb3_snd.ExplorationLogger", "learning_rate": "lin_1e-4", "snd_kwargs": {"eta": 0.5}}
+    given = {"env_kwargs": {"size": 20, "words": ["a b", "it's"]}, "hyperparams": hyperparams}
+    args = {"algo": "ppo", "env": "Own/Env-v0", "seed": 0, "n_timesteps": 9, "conf_file": "/home/me/x.yml"}
+    line = train_command({**args, "gym_packages": ["mine"], **given})
+    assert line.startswith("sb3-snd train --algo ppo --env Own/Env-v0 --seed 0 -n 9 --conf-file x.yml --gym-packages mine ")
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--env-kwargs", nargs="+", action=rl_zoo3.utils.StoreDict)
+    parser.add_argument("-params", dest="hyperparams", nargs="+", action=rl_zoo3.utils.StoreDict)
+    assert vars(parser.parse_known_args(shlex.split(line))[0]) == given
+    defaults = {**args, "n_timesteps": -1, "conf_file": None, "gym_packages": [], "env_kwargs": None, "hyperparams": None}
+    assert train_command(defaults) == "sb3-snd train --algo ppo --env Own/Env-v0 --seed 0"
 
 
 def test_what_is_missing_on_the_hub(logs, hub, tmp_path, monkeypatch, capsys):
@@ -132,6 +182,17 @@ def test_what_is_missing_on_the_hub(logs, hub, tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("TRUST_REMOTE_CODE")
     with pytest.raises(SystemExit, match=r"zoo.py: You are about to download a model .* `TRUST_REMOTE_CODE` to `True`"):
         call(monkeypatch, "load_from_hub", *HUB, "-f", tmp_path / "other")
+
+
+def test_the_hub_out_of_reach_is_one_sentence(logs, monkeypatch):
+    def create_repo(*_, **__):
+        raise requests.ConnectionError("no route to host\nand more")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", create_repo)
+    with pytest.raises(
+        SystemExit, match=r"zoo.py: the Hugging Face Hub could not be used \(no route to host\): check the con"
+    ):
+        call(monkeypatch, "push_to_hub", *HUB, "-f", logs, "--no-render", "--device", "cpu")
 
 
 def test_plots(logs, monkeypatch):

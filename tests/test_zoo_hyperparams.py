@@ -15,7 +15,9 @@ from stable_baselines3.common.vec_env import VecMonitor, is_vecenv_wrapped
 from sb3_snd import PPOSND
 from sb3_snd.envs import AtariVecEnv, ProcgenEnv, ProcgenVecEnv, VecPositiveReward, VecSignReward
 from sb3_snd.ppo_snd.policies import CnnPolicy
-from sb3_snd.zoo.algo_keys import config_path
+from sb3_snd.rewards import REWARDS
+from sb3_snd.rewards.product import Product
+from sb3_snd.zoo.algo_keys import ALGO_KEYS, config_path
 from sb3_snd.zoo.command_line import Options
 from sb3_snd.zoo.hyperparams import register
 from sb3_snd.zoo.manager import SNDExperimentManager
@@ -25,7 +27,9 @@ PROCGEN = [f"procgen-{game}-v0" for game in ("caveflyer", "coinrun", "jumper", "
 SMALL_TASKS = [
     "MountainCarContinuous-v0",
     "MountainCar-v0",
-    *(f"MiniGrid-{task}-v0" for task in ("DoorKey-8x8", "MultiRoom-N2-S4", "DoorKey-6x6")),
+    *(f"MiniGrid-DoorKey-{size}-v0" for size in ("8x8", "6x6", "16x16")),
+    *(f"MiniGrid-MultiRoom-{size}-v0" for size in ("N2-S4", "N4-S5", "N6")),
+    *(f"MiniGrid-{task}-v0" for task in ("KeyCorridorS3R3", "ObstructedMaze-1Dlhb")),
     "DeepSea-v0",
 ]
 # eta of the paper, in the order of the ten environments
@@ -38,7 +42,12 @@ ETA = {
 TARGET_OF = {"ppo": None, "ppo_baseline": None, "ppo_rnd": "rnd", "ppo_snd_v": "v", "ppo_snd_std": "std"}
 TARGET_OF |= {"ppo_snd_vic": "vic", "ppo_snd": "vic"}
 FILE_OF = {"ppo_snd": "ppo_snd_vic"}  # of the other keys, a file has the name
+BONUS = {"snd", "episodic", "snd_kwargs", "gamma_int", "ext_coef", "int_coef"}
 BASELINES = {"ppo": PPO, "ppo_baseline": PPOSND}
+#: rewards that are not in the paper, with entries for the small tasks -> (snd, episodic)
+OTHER_REWARDS = {f"ppo_{name}": (name, None) for name in REWARDS if name != "sp"} | {"ppo_snd_e3b": ("vic", "e3b")}
+#: models of the authors' program that are not in the paper -> (snd, eta in Atari, eta in Procgen)
+OTHER_MODELS = {"ppo_snd_bt": ("bt", 1, 1), "ppo_snd_vinv": ("vinv", 0.5, 0.5), "ppo_sp": ("sp", 1, 1)}
 ZOO_KEYS = {"normalize", "n_envs", "n_timesteps", "env_wrapper", "env_kwargs", "frame_stack", "policy"}
 
 
@@ -66,16 +75,21 @@ def build(key, env_id, folder, overrides=None, **kwargs):
 def test_every_file_has_the_ten_environments_and_the_small_ones():
     for key in TARGET_OF:
         assert set(entries(key)) == {"atari", *ATARI, *PROCGEN, *SMALL_TASKS}, key
+    for key in OTHER_MODELS:
+        assert set(entries(key)) == {"atari", *ATARI, *PROCGEN}, key
+    for key in OTHER_REWARDS:
+        assert set(entries(key)) == {*SMALL_TASKS, *(["atari", *ATARI] if key == "ppo_rnd_openai" else [])}, key
+    assert set(ALGO_KEYS) == {*TARGET_OF, *OTHER_MODELS, *OTHER_REWARDS, "ppo_snd_v_original"} - {"ppo"}
 
 
-@pytest.mark.parametrize("key", [*TARGET_OF, "ppo_snd_v_original"])
+@pytest.mark.parametrize("key", [*TARGET_OF, *OTHER_MODELS, *OTHER_REWARDS, "ppo_snd_v_original"])
 def test_the_zoo_alone_reads_every_file(key, tmp_path):
     """``python -m rl_zoo3.train --conf-file hyperparams/KEY.yml``, which knows nothing but the file."""
     config = Path(__file__).parent.parent / "hyperparams" / f"{FILE_OF.get(key, key)}.yml"
     wanted = entries(key)
-    for env_id in {*wanted, "PongNoFrameskip-v4"} - {"atari"}:
+    for env_id in {*wanted, *(["PongNoFrameskip-v4"] if "atari" in wanted else [])} - {"atari"}:
         manager = ExperimentManager(argparse.Namespace(), "ppo", env_id, str(tmp_path), config=str(config))
-        assert manager.read_hyperparameters()[0] == wanted.get(env_id, wanted["atari"])
+        assert manager.read_hyperparameters()[0] == wanted[env_id if env_id in wanted else "atari"]
 
 
 def test_published_settings_of_snd_v_are_an_entry_of_their_own():
@@ -89,7 +103,7 @@ def test_published_settings_of_snd_v_are_an_entry_of_their_own():
 
 def test_every_key_is_read():
     known = ZOO_KEYS | set(inspect.signature(PPO).parameters)
-    for key in TARGET_OF:
+    for key in (*TARGET_OF, *OTHER_MODELS, *OTHER_REWARDS):
         allowed = known if key == "ppo" else known | set(inspect.signature(PPOSND).parameters) - {"kwargs"}
         for env_id, entry in entries(key).items():
             assert set(entry) <= allowed, (key, env_id)
@@ -130,14 +144,23 @@ def test_entry_holds_the_papers_settings(key, env_id, tmp_path):
         assert model.snd.learner[6].out_channels == (64 if target == "std" and not atari else 128)
 
 
-@pytest.mark.parametrize("env_id", SMALL_TASKS)
+@pytest.mark.parametrize("key", [*TARGET_OF, *OTHER_REWARDS])
+def test_tasks_of_minigrid_differ_in_their_length(key):
+    """And in the scale of the bonus, so that it suffices to build one of them."""
+    first, *others = (entries(key)[env_id] for env_id in SMALL_TASKS if env_id.startswith("MiniGrid"))
+    for entry in others:
+        scale = {**entry["snd_kwargs"], "eta": first["snd_kwargs"]["eta"]} if "snd_kwargs" in entry else None
+        same = {"n_timesteps": first["n_timesteps"], **({"snd_kwargs": scale} if scale else {})}
+        assert {**entry, **same} == first
+
+
+@pytest.mark.parametrize("env_id", [*SMALL_TASKS[:3], "DeepSea-v0"])
 @pytest.mark.parametrize("key", TARGET_OF)
 def test_small_tasks_are_the_same_for_every_model(key, env_id, tmp_path):
     """The baseline's entry is the models' without the bonus, so that they compare; every entry trains."""
     entry, baseline = entries(key)[env_id], entries("ppo")[env_id]
-    bonus = {"snd", "snd_kwargs", "gamma_int", "ext_coef", "int_coef"}
-    assert {name: value for name, value in entry.items() if name not in bonus} == baseline
-    assert TARGET_OF[key] is not None or not bonus & set(entry) - {"snd"}
+    assert {name: value for name, value in entry.items() if name not in BONUS} == baseline
+    assert TARGET_OF[key] is not None or not BONUS & set(entry) - {"snd"}
     model, manager = build(key, env_id, tmp_path)
     assert Path(manager.config).name == f"{FILE_OF.get(key, key)}.yml" and "rl_zoo3" not in manager.config
     assert (model.gamma, model.normalize_advantage) == (0.99, True)
@@ -147,8 +170,55 @@ def test_small_tasks_are_the_same_for_every_model(key, env_id, tmp_path):
     model.learn(16)
 
 
+@pytest.mark.parametrize("env_id", [SMALL_TASKS[1], SMALL_TASKS[2]])
+@pytest.mark.parametrize("key", OTHER_REWARDS)
+def test_small_tasks_are_the_same_for_every_other_reward(key, env_id, tmp_path):
+    """Without the bonus they are the baseline's; counts are told places, which no policy sees."""
+    name, episodic = OTHER_REWARDS[key]
+    told = {"MiniGrid": ["sb3_snd.envs.MiniGridMap", "sb3_snd.envs.MiniGridWrapper"], "DeepSea": None}
+    for task in SMALL_TASKS:
+        entry, baseline = entries(key)[task], entries("ppo")[task]
+        wrapper = {"env_wrapper": told.get(task.split("-")[0], "sb3_snd.envs.PlaceInfo")}
+        changed = wrapper if key == "ppo_counts" else {}
+        assert {name: value for name, value in entry.items() if name not in BONUS} == {**baseline, **changed}, task
+        assert (entry["snd"], entry.get("episodic")) == (name, episodic)
+    model, _ = build(key, env_id, tmp_path)
+    made = model.snd.lifelong if episodic else model.snd
+    assert made.spec == name and isinstance(model.snd, Product) is (episodic is not None)
+    assert model.snd.scale.eta == entries(key)[env_id]["snd_kwargs"]["eta"]
+    model.learn(16)
+
+
+@pytest.mark.procgen
+@pytest.mark.parametrize("key", OTHER_MODELS)
+def test_other_models_have_the_papers_settings(key, tmp_path):
+    """Those of SND-VIC, with the scale of the authors' program."""
+    name, *etas = OTHER_MODELS[key]
+    for number, env_ids in enumerate(([*ATARI, "atari"], PROCGEN)):
+        for env_id in env_ids:
+            wanted = dict(entries("ppo_snd_vic")[env_id], snd=name)
+            wanted["snd_kwargs"] = {**wanted["snd_kwargs"], "eta": etas[number]}
+            assert entries(key)[env_id] == wanted
+    for env_id in (ATARI[0], PROCGEN[0]):
+        assert build(key, env_id, tmp_path)[0].snd.spec == name
+
+
+def test_rnd_has_its_authors_settings(tmp_path):
+    """arXiv 1810.12894, tables 5 and 6; the random steps at the beginning are those of their program."""
+    entry = entries("ppo_rnd_openai")[ATARI[0]]
+    assert [entry[name] for name in ("n_envs", "n_steps", "n_epochs", "batch_size")] == [128, 128, 4, 128 * 128 // 4]
+    assert entry["n_timesteps"] == pytest.approx(30_000 * 128 * 128, rel=1e-2)
+    assert entry["env_kwargs"] == {"repeat_action_probability": 0.25, "reward": "sign"}
+    model = build("ppo_rnd_openai", ATARI[0], tmp_path)[0]
+    assert (model.gamma, model.gamma_int, model.gae_lambda, model.ent_coef) == (0.999, 0.99, 0.95, 0.001)
+    assert (model.ext_coef, model.int_coef, model.clip_range(1.0), model.learning_rate(1.0)) == (2, 1, 0.1, 1e-4)
+    assert not model.intrinsic_episodic and model.snd.warm_up_steps == 6400
+    assert model.snd.trainer.n_epochs == 4
+
+
 def test_entries_of_the_two_baselines_differ_in_what_names_the_algorithm():
     policies = {"sb3_snd.policies.CnnPolicy": {"policy": "CnnPolicy", "precision": "auto"}, "MlpPolicy": {}}
+    policies["sb3_snd.policies.GridPolicy"] = {}
     stock = entries("ppo")
     assert entries("ppo_baseline") == {
         env_id: {**entry, "snd": None, **policies[entry["policy"]]} for env_id, entry in stock.items()
@@ -175,6 +245,7 @@ def test_both_baselines_are_the_same_algorithm(env_id, tmp_path):
     assert not all(map(th.equal, nets[0].values(), trained[0].values()))
 
 
+@pytest.mark.procgen
 @pytest.mark.parametrize("fast", [True, False])
 def test_the_fast_baseline_computes_in_bfloat16_where_that_is_fast(fast, tmp_path, monkeypatch):
     monkeypatch.setattr(th.cpu, "_is_avx512_bf16_supported", lambda: fast)
@@ -195,6 +266,7 @@ def test_native_environment_by_default(tmp_path):
     assert ordinary.get_attr("unwrapped")[0].spec.kwargs["repeat_action_probability"] == 0.25
 
 
+@pytest.mark.procgen
 def test_native_procgen_by_default(tmp_path):
     env = build("ppo", PROCGEN[0], tmp_path)[0].get_env()
     assert isinstance(env.unwrapped, ProcgenVecEnv) and is_vecenv_wrapped(env, VecMonitor)
@@ -206,6 +278,7 @@ def test_native_procgen_by_default(tmp_path):
     np.testing.assert_array_equal(ordinary.reset(), env.reset())  # one fixed level
 
 
+@pytest.mark.procgen
 def test_env_kwargs_of_the_command_line_change_those_of_the_entry(tmp_path):
     given = {"distribution_mode": "easy", "num_levels": 3}
     manager = build("ppo", PROCGEN[1], tmp_path, env_kwargs=given)[1]
@@ -260,6 +333,7 @@ def test_evaluation_has_arguments_of_its_own_one_by_one_too(tmp_path):
             assert env.observation_space.shape[1:] == (36, 36)
 
 
+@pytest.mark.procgen
 def test_evaluation_draws_actions_where_the_best_one_may_lead_nowhere(tmp_path):
     """In Atari and MiniGrid it is the Zoo that does so."""
     for env_id, deterministic in ((PROCGEN[0], False), (ATARI[0], False), (SMALL_TASKS[2], False), (SMALL_TASKS[1], True)):

@@ -228,7 +228,7 @@ def test_a_run_takes_the_trial_that_it_is_given(number, eta, study, tmp_path, mo
             ["-params", "snd_kwargs:'nonsense'"],
             "snd_kwargs='nonsense' must be a Python expression.*name 'nonsense' is not def",
         ),
-        (["-params", "snd_kwargs:'7'"], "snd_kwargs=7 must be a dict of SND's arguments"),
+        (["-params", "snd_kwargs:'7'"], "snd_kwargs=7 must be a dict of the reward's arguments"),
     ],
 )
 def test_numbers_and_expressions_that_say_nothing(options, message, study, tmp_path, monkeypatch):

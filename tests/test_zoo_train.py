@@ -20,6 +20,7 @@ from test_zoo_hyperparams import ATARI, PROCGEN, SMALL_TASKS
 from sb3_snd import PPOSND, envs
 from sb3_snd.analyze.__main__ import analyze
 from sb3_snd.envs import ProcgenEnv
+from sb3_snd.zoo.__main__ import COMMANDS
 from sb3_snd.zoo.command_line import Options
 from sb3_snd.zoo.enjoy import enjoy
 from sb3_snd.zoo.train import read_options, train
@@ -44,6 +45,17 @@ def test_the_command_line_in_options(words, expected, left):
     options, arguments = read_options(words.split())
     assert dataclasses.replace(options, stop=expected.stop) == expected
     assert arguments == ["--eval-freq", "-1", *(left or words).split()]
+
+
+@pytest.mark.parametrize(
+    ("command", "own"), [("train", ["--resume"]), ("enjoy", ["--record FILE.mp4", "--novelty"])], ids=["train", "enjoy"]
+)
+def test_help_has_our_options_and_those_of_the_zoo(command, own, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["sb3-snd", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        COMMANDS[command](command)
+    text = capsys.readouterr().out
+    assert ended.value.code == 0 and all(option in text for option in [*own, "--num-threads"])
 
 
 def test_a_command_leaves_the_zoo_as_it_was(tmp_path, monkeypatch):
@@ -121,6 +133,7 @@ def test_the_zoos_plot(trained):
     assert "points 2" in result.stdout
 
 
+@pytest.mark.procgen
 @pytest.mark.parametrize(("key", "ordinary"), [("ppo_snd_vic", ()), ("ppo_baseline", ()), ("ppo", ("--vec-env", "dummy"))])
 def test_procgen_from_the_command_line(key, ordinary, tmp_path, monkeypatch, capsys):
     options = ("--algo", key, "--env", PROCGEN[2], "-f", tmp_path)
@@ -187,6 +200,7 @@ def read_back(logs, folder, monkeypatch):
     assert plain.observation_space.shape == (40, 40, 4)
 
 
+@pytest.mark.procgen
 def test_number_of_threads_is_a_matter_of_the_machine(tmp_path, monkeypatch, capsys):
     """Of Procgen too; a run may go on with another."""
     options = ("--algo", "ppo", "--env", PROCGEN[2], "-f", tmp_path)
@@ -266,13 +280,14 @@ def test_record_atari(flags, height, trained, tmp_path, monkeypatch):
     assert rl_zoo3.ALGOS["ppo_snd"] is PPOSND  # left as it was
 
 
+@pytest.mark.procgen
 def test_record_procgen(tmp_path, monkeypatch):
     sizes = ("-n", 32, "-params", "n_envs:2", "n_steps:16", "batch_size:16", "n_epochs:1")
     run(monkeypatch, train, "--algo", "ppo", "--env", PROCGEN[2], "-f", tmp_path, *sizes)
     options = ("--algo", "ppo", "--env", PROCGEN[2], "-f", tmp_path, "-n", 5)
     run(monkeypatch, enjoy, *options, "--record", tmp_path / "agent.mp4")
     assert video(tmp_path / "agent.mp4") in ([512, 512, 5], [512, 512, 6])
-    with pytest.raises(SystemExit, match="A model of ppo has no novelty to draw: remove --novelty"):
+    with pytest.raises(SystemExit, match="A model of ppo has no SND whose novelty could be drawn: remove --novelty"):
         run(monkeypatch, enjoy, *options, "--record", tmp_path / "agent.mp4", "--novelty")
 
 
@@ -394,11 +409,24 @@ def test_missing_extra_is_named(package, extra, env_id, tmp_path, monkeypatch):
         (("--env", "MontezumaRevengeNoFrameskip-v5"), "you maybe meant MontezumaRevengeNoFrameskip-v"),
         (("--env", "procgen-jumpr-v0"), "you maybe meant procgen-jumper-v0"),
         (("--env", "procgen-bigfish-v0"), "No hyperparameters for procgen-bigfish-v0"),
-        (("--env", PROCGEN[2], "--env-kwargs", "num_levels:10"), "num_levels=10 is not supported with distribution_mode="),
-        (("--env", PROCGEN[2], "--env-kwargs", "nonsense:1"), "Procgen has no option 'nonsense': choose from center_agent"),
-        (("--env", PROCGEN[2], "--env-kwargs", "nonsense:1", "--vec-env", "dummy"), "Procgen has no option 'nonsense'"),
+        (("--algo", "ppo_e3b", "--env", "PongNoFrameskip-v4"), "No hyperparameters for PongNoFrameskip-v4 in ppo_e3b.yml"),
+        pytest.param(
+            ("--env", PROCGEN[2], "--env-kwargs", "num_levels:10"),
+            "num_levels=10 is not supported with distribution_mode=",
+            marks=pytest.mark.procgen,
+        ),
+        pytest.param(
+            ("--env", PROCGEN[2], "--env-kwargs", "nonsense:1"),
+            "Procgen has no option 'nonsense': choose from center_agent",
+            marks=pytest.mark.procgen,
+        ),
+        pytest.param(
+            ("--env", PROCGEN[2], "--env-kwargs", "nonsense:1", "--vec-env", "dummy"),
+            "Procgen has no option 'nonsense'",
+            marks=pytest.mark.procgen,
+        ),
         (("--env", "CartPole-v1"), "No hyperparameters for CartPole-v1 in ppo_snd_vic.yml"),
-        (("--env", ATARI[0], "-params", "snd:'nope'", "n_envs:4"), "Unknown target 'nope': choose one of"),
+        (("--env", ATARI[0], "-params", "snd:'nope'", "n_envs:4"), "Unknown reward snd='nope': choose one of"),
         (("--env", ATARI[0], "-params", "snd_kwargs:dict(eta=-1)", "n_envs:4"), "eta=-1 must be"),
         (("--env", ATARI[0], "-params", "nope:1", "n_envs:4"), "Unknown hyperparameter 'nope': ppo_snd takes "),
         (("--env", ATARI[0], "-params", "gamma:2.0", "n_envs:4"), "gamma=2.0 must lie in"),

@@ -1,4 +1,4 @@
-"""Analysis of feature spaces: ``python -m sb3_snd.analyze MODEL.zip``.
+"""Analysis of feature spaces: ``sb3-snd analyze MODEL.zip``.
 
 Knows models and their environments. Must not train anything.
 """

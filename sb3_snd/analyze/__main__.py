@@ -1,5 +1,5 @@
 """
-``python -m sb3_snd.analyze MODEL.zip ... --out analysis/``: compare how the target networks of trained models
+``sb3-snd analyze MODEL.zip ... --out analysis/``: compare how the target networks of trained models
 represent the same states, following the paper's analysis of feature spaces (Pecháč, Chovanec, Farkaš, arXiv
 2302.11563).
 """
@@ -21,7 +21,8 @@ from sb3_snd.analyze.models import Model, choose_collector, load_models, make_en
 from sb3_snd.analyze.states import ReferenceStates, collect, make_views
 from sb3_snd.common.extras import require
 from sb3_snd.envs import find_places
-from sb3_snd.report.markdown import plural
+from sb3_snd.report.html import write_html
+from sb3_snd.report.markdown import code, escape, plural
 from sb3_snd.report.tables import write_csv
 
 
@@ -38,7 +39,7 @@ def analyze(
     Write a report on the feature spaces of trained models.
 
     :param paths: Models in log folders of the Zoo, all for the same environment
-    :param out: Folder for ``report.md``, pictures (PNG and SVG) and the table (CSV)
+    :param out: Folder for ``report.md``, the same as one page in ``analysis.html``, pictures (PNG and SVG) and the table (CSV)
     :param n_states: Number of reference states
     :param seed: Seed of environments, actions and maps
     :param device: PyTorch device
@@ -72,10 +73,11 @@ def analyze(
     write_csv(out / "features.csv", table)
     figures.draw(feature_spaces, states, seed, out)
     text = [
-        f"# Feature spaces in {collector.env_id}\n",
+        f"# Feature spaces in {escape(collector.env_id)}\n",
         *_models(models, labels),
         "",
-        f"*{labels[chosen]}* collected the {n_states:,} reference states: {reason}. {_origin(n_envs, seed, states)}",
+        f"*{escape(labels[chosen])}* collected the {n_states:,} reference states: {escape(reason)}."
+        f" {_origin(n_envs, seed, states)}",
         "",
         _versions(collector.algorithm.device),
         "",
@@ -83,14 +85,16 @@ def analyze(
         "",
         figures.markdown(),
     ]
-    (out / "report.md").write_text("\n".join(text) + "\n")
-    return out / "report.md"
+    path = out / "report.md"
+    path.write_text("\n".join(text) + "\n", encoding="utf-8")
+    write_html(path, out / "analysis.html")
+    return path
 
 
 def _models(models: Sequence[Model], labels: Sequence[str]) -> list[str]:
     missing = ", which has no SND and so no feature space"
     return [
-        f"- *{label}*: `{model.path}`{missing if model.snd is None else ''}"
+        f"- *{escape(label)}*: {code(model.path)}{missing if model.snd is None else ''}"
         for label, model in zip(labels, models, strict=True)
     ]
 
@@ -122,7 +126,7 @@ def main(argv: list[str] | None = None) -> None:
 
     :param argv: Arguments of the command line
     """
-    parser = argparse.ArgumentParser("python -m sb3_snd.analyze", description=__doc__)
+    parser = argparse.ArgumentParser("sb3-snd analyze", description=__doc__)
     parser.add_argument("models", nargs="+", type=Path, help="models in log folders of the RL Zoo, for one environment")
     parser.add_argument("--out", type=Path, default=Path("analysis"))
     parser.add_argument("--states", type=int, default=10_000, help="number of reference states")
@@ -134,8 +138,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         path = analyze(args.models, args.out, args.states, args.seed, args.device, args.n_envs, args.env)
     except (ImportError, ValueError, gym.error.Error) as error:
-        sys.exit(f"sb3_snd.analyze: {error}")
-    print(f"analysis: {path}")
+        sys.exit(f"sb3-snd analyze: {error}")
+    print(f"analysis: {path}, {path.with_name('analysis.html')}")
 
 
 if __name__ == "__main__":

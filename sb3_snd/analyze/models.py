@@ -35,15 +35,16 @@ class Model(NamedTuple):
 
     @property
     def snd(self) -> SND | None:
-        """Return the model's ``SND``; None if it has none."""
-        return getattr(self.algorithm, "snd", None)
+        """Return the model's ``SND``; None if it has none, or another reward, which may rate transitions only."""
+        snd = getattr(self.algorithm, "snd", None)
+        return snd if isinstance(snd, SND) else None
 
 
 def load_models(paths: Sequence[Path], env_id: str | None, device: str) -> list[Model]:
     """
     Load models that were all trained in the same environment.
 
-    :param paths: Files written by ``train.py`` or ``save``
+    :param paths: Files written by ``sb3-snd train`` or ``save``
     :param env_id: Gymnasium id, for models outside log folders; None if all are in log folders of the Zoo
     :param device: PyTorch device
     :return: the models
@@ -51,7 +52,7 @@ def load_models(paths: Sequence[Path], env_id: str | None, device: str) -> list[
     """
     for path in paths:
         if not path.is_file():
-            raise ValueError(f"The file {path} does not exist: give a zip file written by train.py or model.save.")
+            raise ValueError(f"The file {path} does not exist: give a zip file written by sb3-snd train or model.save.")
     # Checked before any model is loaded
     configs = {path: None if env_id else _find_config(path) for path in paths}
     models = [_load(path, config, env_id or "", device) for path, config in configs.items()]
@@ -59,7 +60,7 @@ def load_models(paths: Sequence[Path], env_id: str | None, device: str) -> list[
     if len(env_ids) > 1:
         raise ValueError(f"The models were trained in {' and '.join(env_ids)}: analyse one environment at a time.")
     if all(model.snd is None for model in models):
-        raise ValueError("None of the models has an SND: give at least one of ppo_rnd or ppo_snd.")
+        raise ValueError("None of the models has an SND: give at least one of ppo_rnd or ppo_snd_*.")
     return models
 
 
@@ -69,7 +70,7 @@ def _find_config(path: Path) -> Path:
     if len(folders) != 1:
         raise ValueError(
             f"{path} is not in a log folder of the Zoo (ALGO/ENV_1/ENV.zip next to ENV/config.yml): give the path that"
-            " train.py wrote, or the environment with --env."
+            " sb3-snd train wrote, or the environment with --env."
         )
     return folders[0]
 

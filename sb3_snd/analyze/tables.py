@@ -6,7 +6,7 @@ Formats rows of numbers. Must not compute any.
 from collections.abc import Sequence
 
 from sb3_snd.analyze.feature_spaces import PERCENTILES
-from sb3_snd.report.markdown import table_lines
+from sb3_snd.report.markdown import code, escape, table_lines
 
 DEFINITIONS = """\
 - *Features*: what the target net Φ makes of a reference state, and their number.
@@ -30,7 +30,7 @@ def markdown(table: Sequence[dict[str, object]]) -> str:
     heads += ["effective rank", "step", "norm", "novelty"]
     rows = []
     for row in table:
-        cells = [row["model"], f"`{row['target']}`", row["features"]]
+        cells = [escape(row["model"]), code(row["target"]), row["features"]]
         cells += [f"{row[f'spectrum_{percent}']:.3g}" for percent in PERCENTILES]
         cells += [f"{row['effective_rank']:.1f}"]
         cells += [f"{row[f'mean_{name}']:.3g} ± {row[f'std_{name}']:.3g}" for name in ("step", "norm")]

@@ -26,6 +26,8 @@ def resolve_precision(precision: str, device: th.device) -> str:
     - ``"bfloat16"``: always bfloat16, with the same layout.
     - ``"float32"``: PyTorch's defaults, including the layout.
 
+    Encoders of small grids always compute in float32: they would gain no time.
+
     :param precision: One of these three
     :param device: Device of the nets
     :return: ``"bfloat16"`` or ``"float32"``
@@ -47,6 +49,7 @@ class Encoder(nn.Sequential):
     weights are float32. A slice of it computes in the same format.
     """
 
+    reducible: bool = True  #: whether it may compute in bfloat16
     reduced: bool = False  #: whether it computes in bfloat16
     fused: bool = False  #: whether convolutions and their activations are computed together
 
@@ -88,7 +91,7 @@ def set_precision(module: nn.Module, precision: str) -> None:
     for net in module.modules():
         if isinstance(net, Encoder):
             device = next(net.parameters()).device.type
-            net.reduced = precision == "bfloat16"
+            net.reduced = precision == "bfloat16" and net.reducible
             net.fused = net.reduced and device == "cpu" and can_fuse()
             if device in ("cpu", "cuda"):
                 net.to(memory_format=th.channels_last)  # type: ignore[call-overload]  # the convolutions' weights

@@ -6,6 +6,7 @@ Knows SB3's notions of spaces, but no network or environment.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, TypeGuard
 
 import torch as th
@@ -16,7 +17,9 @@ from stable_baselines3.common.preprocessing import (
     preprocess_obs,
 )
 
-MIN_FRAME_SIZE = 36  # smallest side of an image, as for SB3's NatureCNN
+MIN_FRAME_SIZE = 36  # smallest side of an image, as for SB3's NatureCNN; what is smaller is a grid
+MIN_GRID_SIZE = 4  # smallest side of a grid
+MOST_SYMBOLS = 32  # largest number of symbols in a channel of a grid that are encoded one-hot
 #: spaces that are read as vectors, unless they are images
 VECTORS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
@@ -41,7 +44,11 @@ class FrameReader:
 
     Images are three-dimensional boxes, uint8 or float, channels first or last, stacked or not. Their values
     are scaled by the box's bounds to [0, 1]. If the number of channels is a multiple of three, they are taken
-    as RGB frames, otherwise as grey frames. All other spaces that SB3 supports are read as SB3 does, one-hot
+    as RGB frames, otherwise as grey frames.
+
+    Three-dimensional boxes with a side below 36 are grids. All their channels are read. If they hold integers
+    from 0 to at most 31, these are symbols, and each channel becomes as many planes as it has symbols. Other
+    grids keep their values. All other spaces that SB3 supports are read as SB3 does, one-hot
     if discrete, and flattened to vectors.
 
     From a ``Dict`` space either one image is read, or vectors and discrete entries are joined to one vector.
@@ -50,7 +57,7 @@ class FrameReader:
     :param obs_key: For a ``Dict`` space, name of the entry to read, or names of several entries that are not
         images. By default it is the only image, or all other entries if there are no images or several
     :raises ValueError: if ``obs_key`` does not fit the space, if SB3 does not support the space, or if it
-        holds images that have no bounds or are smaller than 36 x 36 pixels
+        holds images that have no bounds, or grids smaller than 4 x 4 cells
     """
 
     def __init__(self, observation_space: spaces.Space, obs_key: str | Sequence[str] | None = None) -> None:
@@ -60,6 +67,8 @@ class FrameReader:
         #: ``(C, H, W)`` of one frame, or ``(D,)``
         self.shape: tuple[int, ...]
         self.space = observation_space
+        #: number of symbols in each channel of a grid, empty for anything else
+        self.symbols: tuple[int, ...] = ()
         #: readers of the entries by name, if several are joined
         self.parts: dict[str, FrameReader] = {}
         if isinstance(observation_space, spaces.Dict):
@@ -83,6 +92,9 @@ class FrameReader:
         stacked, height, width = shape if is_image_space_channels_first(space) else (shape[2], *shape[:2])
         check_frame_size(height, width)
         self.shape = (3 if stacked % 3 == 0 else 1), height, width
+        if is_grid(self.shape):
+            self.shape, self.symbols = (stacked, height, width), count_symbols(space)
+            return
         self.low, self.high = float(space.low.min()), float(space.high.max())
         if not (math.isfinite(self.low) and math.isfinite(self.high)):
             raise ValueError(
@@ -92,8 +104,18 @@ class FrameReader:
 
     @property
     def is_image(self) -> bool:
-        """Whether frames are images."""
+        """Whether frames are images or grids."""
         return len(self.shape) == 3
+
+    @property
+    def scaled_shape(self) -> tuple[int, ...]:
+        """Shape of a frame after :meth:`scale`."""
+        return (sum(self.symbols), *self.shape[1:]) if self.symbols else self.shape
+
+    @property
+    def has_bounds(self) -> bool:
+        """Whether :meth:`scale` gives numbers in [0, 1]. Running statistics must normalise all others."""
+        return bool(self.symbols) or (self.is_image and not is_grid(self.shape))
 
     def describe(self) -> str:
         """
@@ -101,6 +123,8 @@ class FrameReader:
 
         :return: a description that is the same for all spaces that the same nets can read
         """
+        if self.is_image and is_grid(self.shape):
+            return f"grids of shape {self.shape} with {self.symbols or 'any'} symbols"
         if self.is_image:
             return f"frames of shape {self.shape} with values from {self.low:g} to {self.high:g}"
         entries = f" of {', '.join(self.parts)}" if self.parts else ""
@@ -163,13 +187,15 @@ class FrameReader:
 
     def scale(self, frames: th.Tensor) -> th.Tensor:
         """
-        Convert frames to float32, and scale images by their bounds.
+        Convert frames to float32, scale images by their bounds, and encode symbols one-hot.
 
         :param frames: ``(n, *shape)`` of any dtype
-        :return: ``(n, *shape)`` float32; images in [0, 1]
+        :return: ``(n, *scaled_shape)`` float32; images and planes of symbols in [0, 1]
         """
-        if not self.is_image:
-            return frames
+        if self.symbols:
+            return one_hot_planes(frames, self.symbols)
+        if not self.has_bounds:
+            return frames.float()
         if self.low == 0:
             return frames.to(th.float32, copy=True).div_(self.high)
         return ((frames - self.low) / (self.high - self.low)).float()
@@ -210,17 +236,60 @@ def is_image(space: spaces.Space) -> TypeGuard[spaces.Box]:
     return isinstance(space, spaces.Box) and len(space.shape) == 3
 
 
+def is_grid(shape: tuple[int, ...]) -> bool:
+    """
+    Tell whether frames are grids of symbols rather than images.
+
+    :param shape: Shape of a frame
+    :return: whether it has three dimensions, and a side below 36
+    """
+    return len(shape) == 3 and min(shape[1:]) < MIN_FRAME_SIZE
+
+
+def count_symbols(space: spaces.Box) -> tuple[int, ...]:
+    """
+    Count the symbols that a grid can hold.
+
+    :param space: Space of a grid, with channels first or last
+    :return: number of symbols in each channel; empty if it holds anything but integers from 0 to at most 31
+    """
+    if space.dtype is None or space.dtype.kind not in "ui" or space.low.min() != 0:
+        return ()
+    axes = (1, 2) if is_image_space_channels_first(space) else (0, 1)
+    most = space.high.max(axis=axes)
+    return tuple((most.astype(int) + 1).tolist()) if most.max() < MOST_SYMBOLS else ()
+
+
+def one_hot_planes(grids: th.Tensor, symbols: tuple[int, ...]) -> th.Tensor:
+    """
+    Encode symbols one-hot, each channel by itself.
+
+    :param grids: ``(n, C, H, W)``
+    :param symbols: Number of symbols in each channel, ``C`` of them
+    :return: ``(n, sum(symbols), H, W)`` float32
+    """
+    channels, values = _planes(symbols, grids.device)
+    return (grids.index_select(1, channels) == values).float()
+
+
+@cache
+def _planes(symbols: tuple[int, ...], device: th.device) -> tuple[th.Tensor, th.Tensor]:
+    """Return the channel of each plane, ``(P,)``, and its symbol, ``(P, 1, 1)``."""
+    planes = [(channel, symbol) for channel, number in enumerate(symbols) for symbol in range(number)]
+    channels, values = th.tensor(planes, device=device).T
+    return channels, values[:, None, None]
+
+
 def check_frame_size(height: int, width: int) -> None:
     """
     Check that the convolutions can process a frame.
 
-    :param height: Height of a frame in pixels
-    :param width: Width of a frame in pixels
-    :raises ValueError: if either is below 36 pixels
+    :param height: Height of a frame in pixels or cells
+    :param width: Width of a frame in pixels or cells
+    :raises ValueError: if either is below 4
     """
-    if min(height, width) < MIN_FRAME_SIZE:
+    if min(height, width) < MIN_GRID_SIZE:
         raise ValueError(
-            f"Frames of {height} x {width} pixels are smaller than the convolutions need:"
-            f" resize them to at least {MIN_FRAME_SIZE} x {MIN_FRAME_SIZE} (gymnasium.wrappers.ResizeObservation),"
-            " or flatten them if they are not images (gymnasium.wrappers.FlattenObservation)."
+            f"Grids of {height} x {width} cells are smaller than the convolutions need, which is"
+            f" {MIN_GRID_SIZE} x {MIN_GRID_SIZE}: flatten them (gymnasium.wrappers.FlattenObservation)."
         )

@@ -1,10 +1,11 @@
-"""Number of processors that this process may use.
+"""Number of processors that this process may use, and their name.
 
 Knows the operating system only.
 """
 
 import math
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def available_cpus() -> int:
 
 def available_threads() -> int:
     """
-    Count the threads that a library may start: :func:`available_cpus`, or fewer if ``OMP_NUM_THREADS`` is
+    Count the threads that a library may start: :func:`.available_cpus`, or fewer if ``OMP_NUM_THREADS`` is
     lower.
 
     :return: number of threads, at least 1
@@ -31,6 +32,22 @@ def available_threads() -> int:
     # It may list one number per nested level
     wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return min(available_cpus(), int(wanted)) if wanted.isdecimal() and int(wanted) > 0 else available_cpus()
+
+
+def processor_name(root: Path = Path("/")) -> str:
+    """
+    Find the name of the processor.
+
+    :param root: Folder that contains ``proc``
+    :return: model as the operating system names it, and the number of all cores; the architecture if the model
+        is not known
+    """
+    try:
+        lines = (root / "proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{models[0] if models else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
 def _cpu_quotas(root: Path = Path("/")) -> Iterator[float]:

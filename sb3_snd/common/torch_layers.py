@@ -4,13 +4,14 @@ Knows shapes; the papers that use these layers are in ``targets/`` and ``ppo_snd
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch as th
 from torch import nn
 
 from sb3_snd.common.precision import Encoder
+from sb3_snd.common.preprocessing import is_grid
 
 MLP_WIDTHS = (256, 256)  # widths of the hidden layers of an encoder of vectors
 
@@ -18,10 +19,16 @@ MLP_WIDTHS = (256, 256)  # widths of the hidden layers of an encoder of vectors
 class Conv(NamedTuple):
     """One convolution: output channels, kernel, stride, padding."""
 
-    channels: int
-    kernel: int = 3
-    stride: int = 1
-    padding: int = 1
+    channels: int  #: number of output channels
+    kernel: int = 3  #: height and width of the kernel
+    stride: int = 1  #: step of the kernel
+    padding: int = 1  #: number of zeros on each side
+
+
+#: convolutions of DQN (Mnih et al., 2015)
+DQN_CONVS = (Conv(32, kernel=8, stride=4, padding=0), Conv(64, kernel=4, stride=2, padding=0), Conv(64, padding=0))
+#: convolutions for grids of less than 36 x 36 cells, whatever the paper's convolutions are
+GRID_CONVS = (Conv(32, kernel=2, padding=0), Conv(64, kernel=2, padding=0), Conv(64, kernel=2, padding=0))
 
 
 def snd_convs(width: int) -> tuple[Conv, ...]:
@@ -39,20 +46,21 @@ def encoder(
     shape: tuple[int, ...],
     convs: Sequence[Conv],
     features_dim: int,
-    activation: type[nn.Module],
+    activation: Callable[[], nn.Module],
 ) -> Encoder:
     """
     Build an encoder: convolutions for images or two hidden layers for vectors, then one linear layer without
     activation.
 
     :param shape: ``(C, H, W)`` or ``(D,)``
-    :param convs: The convolutions, unused for vectors
+    :param convs: The convolutions; unused for vectors, and replaced by ``GRID_CONVS`` for small grids
     :param features_dim: Output size
     :param activation: Activation after every layer except the last; after a convolution it works in place
     :return: ``(n, *shape)`` -> ``(n, features_dim)``
     """
     layers: list[nn.Module] = []
     if len(shape) == 3:
+        convs = GRID_CONVS if is_grid(shape) else convs
         for (channels, *_), conv in itertools.pairwise((Conv(shape[0]), *convs)):
             layers += [nn.Conv2d(channels, conv.channels, conv.kernel, conv.stride, conv.padding), activation()]
         for layer in layers:
@@ -63,6 +71,7 @@ def encoder(
         for fan_in, fan_out in itertools.pairwise((*shape, *MLP_WIDTHS)):
             layers += [nn.Linear(fan_in, fan_out), activation()]
     body = Encoder(*layers)
+    body.reducible = not is_grid(shape)
     with th.no_grad():
         n_flatten = body(th.zeros(1, *shape)).shape[1]  # size by a dummy forward
     body.append(nn.Linear(n_flatten, features_dim))
@@ -73,20 +82,22 @@ def learner(
     shape: tuple[int, ...],
     convs: Sequence[Conv],
     features_dim: int,
-    activation: type[nn.Module],
+    activation: Callable[[], nn.Module],
+    head_activation: Callable[[], nn.Module] = nn.ELU,
 ) -> Encoder:
     """
-    Build a learner: an encoder with two more linear layers, with an ELU before each.
+    Build a learner: an encoder with two more linear layers, with an activation before each.
 
     :param shape: ``(C, H, W)`` or ``(D,)``
-    :param convs: The convolutions, unused for vectors
+    :param convs: The convolutions, see :func:`encoder`
     :param features_dim: Output size, and size of the two layers before
     :param activation: Activation after every layer of the encoder except its last
+    :param head_activation: Activation before each of the two layers
     :return: ``(n, *shape)`` -> ``(n, features_dim)``
     """
     net = encoder(shape, convs, features_dim, activation)
     for _ in range(2):
-        net.append(nn.ELU())
+        net.append(head_activation())
         net.append(nn.Linear(features_dim, features_dim))
     return net
 

@@ -14,6 +14,8 @@ STREAM_NAMES = ("ext", "int")
 # Keys that ``VecIntrinsicReward`` adds to every info of a training environment.
 EXTRINSIC_REWARD_KEY = "extrinsic_reward"
 INTRINSIC_REWARD_KEY = "intrinsic_reward"
+# Key of the infos of ``sb3_snd.envs.PlaceInfo``
+PLACE_KEY = "place"
 
 
 class Transitions(NamedTuple):
@@ -23,12 +25,13 @@ class Transitions(NamedTuple):
     ``frames[:B]`` are the states s_t, and ``frames[next_index]`` their successors s_{t+1}.
     """
 
-    frames: th.Tensor  # (M, *frame_shape) float32
-    next_index: th.Tensor  # (B,) int64
-    pool_size: int  # number of states that ``pool`` can draw from
-    pool: Callable[[th.Tensor], th.Tensor]  # (k,) row numbers -> (k, *frame_shape)
-    actions: th.Tensor | None = None  # (B, *action_shape); None if they are unknown
-    ends: th.Tensor | None = None  # whether the episode ended, (B,) bool; from a replay buffer other than by a time limit
+    frames: th.Tensor  #: ``(M, *frame_shape)`` float32
+    next_index: th.Tensor  #: ``(B,)`` int64
+    pool_size: int  #: number of states that ``pool`` can draw from
+    pool: Callable[[th.Tensor], th.Tensor]  #: ``(k,)`` row numbers -> ``(k, *frame_shape)``
+    actions: th.Tensor | None = None  #: ``(B, *action_shape)``; None if they are unknown
+    #: whether the episode ended, ``(B,)`` bool; from a replay buffer other than by a time limit
+    ends: th.Tensor | None = None
 
     @property
     def states(self) -> th.Tensor:

@@ -11,8 +11,9 @@ from sb3_snd.envs import deep_sea  # noqa: F401  # registers DeepSea-v0
 from sb3_snd.envs.atari import AtariVecEnv, make_atari_env
 from sb3_snd.envs.atari_rewards import VecPositiveReward, VecSignReward
 from sb3_snd.envs.atari_wrapper import AtariWrapper
+from sb3_snd.envs.minigrid import MiniGridMap, MiniGridWrapper
 from sb3_snd.envs.ordinary import as_ordinary
-from sb3_snd.envs.places import find_places
+from sb3_snd.envs.places import PlaceInfo, find_places
 from sb3_snd.envs.procgen import ProcgenEnv, ProcgenVecEnv, make_procgen_env
 
 #: pattern of an id -> package that registers the id, and the extra that installs the package
@@ -34,6 +35,9 @@ def require_package(env_id: str) -> None:
 __all__ = [
     "AtariVecEnv",
     "AtariWrapper",
+    "MiniGridMap",
+    "MiniGridWrapper",
+    "PlaceInfo",
     "ProcgenEnv",
     "ProcgenVecEnv",
     "VecPositiveReward",

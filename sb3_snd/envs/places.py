@@ -6,7 +6,7 @@ Knows the internals of environments. Must not know any network, novelty or algor
 
 import hashlib
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from sb3_snd.common.type_aliases import PLACE_KEY
 from sb3_snd.envs.atari import AtariVecEnv
 from sb3_snd.envs.procgen import ProcgenVecEnv
 
@@ -50,6 +51,58 @@ def find_places(venv: VecEnv) -> Callable[[], Sequence[Hashable]] | None:
         return None
     readers = [_reader(env) for env in base.envs]
     return None if None in readers else lambda: [reader() for reader in readers if reader is not None]
+
+
+class PlaceInfo(gym.Wrapper):
+    """
+    Add the place of the agent to the infos, as a number under ``"place"``, for rewards that count places.
+
+    :param env: An environment with a method ``get_place()``, one of MiniGrid or of Gymnasium's toy texts, or one of
+        classic control with up to three bounded dimensions, see :func:`find_places`
+    :raises ValueError: at the first reset, if its places cannot be read
+    """
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        self._read: Callable[[], Hashable] | None = None
+
+    def _find_reader(self) -> Callable[[], Hashable]:
+        """Find the function that returns the place. Some environments have none before their first reset."""
+        reader = self.env.get_wrapper_attr("get_place") if self.env.has_wrapper_attr("get_place") else _reader(self.env)
+        if reader is None:
+            raise ValueError(
+                f"PlaceInfo cannot read the places of {self.env}: give it a method get_place() that returns a hashable value."
+            )
+        return reader
+
+    def _number(self) -> int:
+        if self._read is None:
+            self._read = self._find_reader()
+        digest = hashlib.blake2b(repr(self._read()).encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "little", signed=True)
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """See ``gymnasium.Env.reset``."""
+        obs, info = self.env.reset(**kwargs)
+        return obs, {**info, PLACE_KEY: self._number()}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """See ``gymnasium.Env.step``."""
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return obs, reward, terminated, truncated, {**info, PLACE_KEY: self._number()}
+
+
+def read_places(infos: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """
+    Read the places of all agents.
+
+    :param infos: Infos of a step or of a reset
+    :return: one or several keys of each place, ``(n_envs, K)`` int64
+    :raises ValueError: if an environment does not tell its place
+    """
+    if not all(PLACE_KEY in info for info in infos):
+        raise ValueError("place=True needs places in the infos: wrap each environment in sb3_snd.envs.PlaceInfo.")
+    return np.array([info[PLACE_KEY] for info in infos], dtype=np.int64).reshape(len(infos), -1)
 
 
 def _reader(env: gym.Env) -> Callable[[], Hashable] | None:

@@ -71,6 +71,7 @@ class StreamRolloutBuffer(RolloutBuffer):
         super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
 
     def reset(self) -> None:
+        """Empty the buffer, and allocate its arrays with one column per stream."""
         shape = (self.buffer_size, self.n_envs)
         if self.store is None or self._stores_stacks:  # otherwise each rollout overwrites every row
             self._allocate()

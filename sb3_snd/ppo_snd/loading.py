@@ -54,9 +54,16 @@ def use_given_snd(path: Any, data: dict[str, Any], kwargs: dict[str, Any]) -> No
     elif "snd" in kwargs:
         kwargs["snd_target"] = kwargs.pop("snd")
     # Other arguments keep their saved values
-    if not isinstance(snd, IntrinsicReward) and "snd_kwargs" in kwargs:
-        saved_kwargs = json_to_data(json.dumps({"snd_kwargs": data["snd_kwargs"]}), kwargs.get("custom_objects"))
-        kwargs["snd_kwargs"] = {**saved_kwargs["snd_kwargs"], **check_snd_kwargs(kwargs["snd_kwargs"])}
+    if not isinstance(snd, IntrinsicReward) and {"snd_kwargs", "episodic"} & set(kwargs):
+        saved_data = json_to_data(json.dumps({"snd_kwargs": data["snd_kwargs"]}), kwargs.get("custom_objects"))
+        saved_kwargs = saved_data["snd_kwargs"]
+        kwargs["snd_kwargs"] = {**saved_kwargs, **check_snd_kwargs(kwargs.get("snd_kwargs"))}
+        factor, asked_factor = saved_kwargs.get("episodic"), kwargs["snd_kwargs"].get("episodic")
+        asked_factor = kwargs.pop("episodic", asked_factor)
+        if asked_factor != factor:
+            raise ValueError(
+                f"{path} was saved with episodic={factor!r}, which cannot be changed to {asked_factor!r}: omit episodic."
+            )
     asked, saved = kwargs.get("snd_target", data["snd_target"]), data["snd_target"]
     if asked != saved and (asked is None or isinstance(asked, str)):
         shown = repr(saved) if saved is None or isinstance(saved, str) else "a class of its own"

@@ -15,7 +15,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Combine
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
-from sb3_snd.common.preprocessing import check_frame_size
+from sb3_snd.common.preprocessing import check_frame_size, count_symbols, is_grid, one_hot_planes
 from sb3_snd.common.torch_layers import encoder, snd_convs
 from sb3_snd.common.validation import MAX_WIDTH, integer, validate
 
@@ -23,13 +23,15 @@ from sb3_snd.common.validation import MAX_WIDTH, integer, validate
 class SNDTrunk(BaseFeaturesExtractor):
     """
     Trunk of the paper's actor and critic: four convolutions over all frames of the stack, and one linear
-    layer without an activation after it (Pecháč et al., arXiv 2302.11563, and the released program).
+    layer without an activation after it (Pecháč et al., arXiv 2302.11563, and the released program). Grids get
+    three convolutions that fit them, and their symbols are encoded one-hot, see
+    :class:`~sb3_snd.common.preprocessing.FrameReader`.
 
-    :param observation_space: Space of images. SB3 transposes uint8 images to channels first; others may have
-        either order
+    :param observation_space: Space of images or grids. SB3 transposes uint8 images to channels first; others may
+        have either order
     :param features_dim: Output size
-    :param width: Channels of the last convolution: 128 for Atari, 64 for Procgen
-    :raises ValueError: if the space does not hold images, or if height or width is below 36 pixels
+    :param width: Channels of the last convolution of images: 128 for Atari, 64 for Procgen
+    :raises ValueError: if the space does not hold images, or if height or width is below 4
     """
 
     def __init__(self, observation_space: gym.Space, features_dim: int = 512, width: int = 128) -> None:
@@ -44,18 +46,45 @@ class SNDTrunk(BaseFeaturesExtractor):
         if self.channels_last:
             shape = shape[2], *shape[:2]
         check_frame_size(*shape[1:])
+        #: number of symbols in each channel of a grid, empty for images
+        self.symbols = count_symbols(observation_space) if is_grid(shape) else ()
+        if self.symbols:
+            shape = sum(self.symbols), *shape[1:]
         self.net = encoder(shape, snd_convs(sizes["width"]), sizes["features_dim"], nn.ReLU)
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         """
         Compute features.
 
-        :param observations: ``(n, *shape)`` float32 in [0, 1]
+        :param observations: ``(n, *shape)`` float32; images in [0, 1]
         :return: ``(n, features_dim)``
         """
         if self.channels_last:
             observations = observations.permute(0, 3, 1, 2)
+        if self.symbols:
+            observations = one_hot_planes(observations, self.symbols)
         return self.net(observations)
+
+
+class GridCNN(SNDTrunk):
+    """
+    Features extractor for small grids, such as MiniGrid's views: :class:`.SNDTrunk` with few features and a ReLU.
+
+    :param observation_space: Space of grids
+    :param features_dim: Output size
+    """
+
+    def __init__(self, observation_space: gym.Space, features_dim: int = 64) -> None:
+        super().__init__(observation_space, features_dim)
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        """
+        Compute features.
+
+        :param observations: ``(n, *shape)`` float32
+        :return: ``(n, features_dim)``
+        """
+        return th.relu(super().forward(observations))
 
 
 class StreamActorCriticPolicy(ActorCriticPolicy):
@@ -99,7 +128,7 @@ class StreamActorCriticPolicy(ActorCriticPolicy):
 
 class StreamActorCriticCnnPolicy(StreamActorCriticPolicy):
     """
-    The paper's network for images. The trunk is :class:`~sb3_snd.common.torch_layers.SNDTrunk`. The actor is
+    The paper's network for images. The trunk is :class:`~sb3_snd.ppo_snd.policies.SNDTrunk`. The actor is
     ReLU, FC 512, ReLU, FC. The critic is FC 512, ReLU, FC; with one stream a ReLU comes before it, as in the
     baseline. The optimiser is fused Adam with eps 1e-8.
 
@@ -174,6 +203,34 @@ class StreamActorCriticCnnPolicy(StreamActorCriticPolicy):
             }
             for module, gain in gains.items():
                 module.apply(partial(self.init_weights, gain=gain))
+
+
+class GridPolicy(StreamActorCriticPolicy):
+    """
+    Policy for small grids. Unmodified PPO can use it, too: ``PPO(GridPolicy, env)``.
+
+    :param args: Arguments of :class:`StreamActorCriticPolicy`, by position
+    :param net_arch: Hidden layers of actor and critic
+    :param activation_fn: Activation between linear layers
+    :param features_extractor_class: Class of the trunk
+    :param kwargs: Arguments of :class:`StreamActorCriticPolicy`, by name
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        features_extractor_class: type[BaseFeaturesExtractor] = GridCNN,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            *args,
+            net_arch=[256] if net_arch is None else net_arch,
+            activation_fn=activation_fn,
+            features_extractor_class=features_extractor_class,
+            **kwargs,
+        )
 
 
 class StreamMultiInputActorCriticPolicy(StreamActorCriticPolicy):

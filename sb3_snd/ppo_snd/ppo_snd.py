@@ -43,7 +43,7 @@ class PPOSND(StreamPPO):
     """
     PPO with two value streams, one of which is driven by Self-supervised Network Distillation.
 
-    Paper: Pecháč, Chovanec, Farkaš: Self-supervised network distillation, https://arxiv.org/abs/2302.11563
+    Paper: Pecháč, Chovanec, Farkaš: Self-supervised network distillation, https://arxiv.org/abs/2302.11563.
     PPO's arguments keep PPO's defaults; the paper's settings are in ``hyperparams/``. ``CnnPolicy`` is the
     paper's network.
 
@@ -51,7 +51,7 @@ class PPOSND(StreamPPO):
         ``StreamActorCriticPolicy``
     :param env: The environment, which is wrapped in a ``VecIntrinsicReward`` here; ``get_env()`` returns it
         unwrapped
-    :param snd: Name of a target in ``sb3_snd.targets.TARGETS``, a subclass of ``Target`` or of
+    :param snd: Name in ``sb3_snd.targets.TARGETS`` or ``sb3_snd.rewards.REWARDS``, a subclass of ``Target`` or of
         ``IntrinsicReward``, or an intrinsic reward such as an ``SND``; None gives plain PPO with one stream
     :param snd_kwargs: Arguments of the reward, if ``snd`` is not one yet; ``batch_size`` and ``precision``
         are those given here by default
@@ -62,20 +62,20 @@ class PPOSND(StreamPPO):
     :param int_coef: Weight of the intrinsic advantage, or such a function; unused with one stream
     :param intrinsic_episodic: Whether the intrinsic stream ends with the episode, as in the paper; if not, it
         continues through resets (RND, arXiv 1810.12894, section 2.3)
+    :param episodic: Name of an episodic bonus, see :class:`~sb3_snd.wrappers.VecIntrinsicReward`
     :param normalize_advantage: Whether to normalise the weighted advantage. By default it is normalised with
         one stream, as in PPO, but not with two, as in the paper
     :param vf_coef: Weight of the value loss, which is a mean over both streams: 1.0 here equals 0.5 times the
         sum of both losses
-    :param precision: Number format in which the convolutions of the paper's nets compute: ``"auto"``,
-        ``"bfloat16"`` or ``"float32"``, see :func:`~sb3_snd.common.precision.resolve_precision`. The default
-        is ``"auto"``, or ``"float32"`` without SND, as in PPO
+    :param precision: Number format in which the convolutions of the paper's nets compute, see
+        :func:`~sb3_snd.common.precision.resolve_precision`; ``"auto"``, or ``"float32"`` without SND, by default
     :param cuda_graphs: Whether to record acting and both updates once as CUDA graphs and replay them. This
         needs CUDA and a fused optimiser, which all nets have except plain PPO's for vectors. The algorithm is
         the same up to rounding. Recorded updates synchronise only once, at their end, when all losses and
         gradients are checked, so early stopping by ``target_kl`` is not available
     :param kwargs: Further arguments of PPO, by name
-    :raises ValueError: for a value out of its range, an unknown target, or an observation space that no
-        target supports
+    :raises ValueError: for a value out of its range, an unknown reward, or an observation space that it cannot
+        read
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -96,6 +96,7 @@ class PPOSND(StreamPPO):
         ext_coef: float | Schedule = 2.0,
         int_coef: float | Schedule = 1.0,
         intrinsic_episodic: bool = True,
+        episodic: str | None = None,
         normalize_advantage: bool | None = None,
         precision: str | None = None,
         cuda_graphs: bool = False,
@@ -106,12 +107,10 @@ class PPOSND(StreamPPO):
             normalize_advantage = snd is None
         if precision is None:
             precision = "float32" if snd is None else "auto"
-        snd_kwargs = check_snd_kwargs(snd_kwargs, snd)
+        snd_kwargs = check_snd_kwargs(snd_kwargs, snd, episodic)
         kwargs = validate({**kwargs, "normalize_advantage": normalize_advantage}, RULES)
         if _init_setup_model:  # otherwise ``load`` restores the saved attributes later
             env = check_construction(policy, self.policy_aliases, env, kwargs, trains_snd=is_trained(snd))
-        if not isinstance(kwargs.get("rollout_buffer_kwargs"), (dict, type(None))):
-            raise ValueError(f"rollout_buffer_kwargs={kwargs['rollout_buffer_kwargs']!r} must be a dict or None.")
         # ``load`` builds the nets from these two; ``_setup_model`` assigns them to ``self.snd``
         self.snd_target = snd.spec if isinstance(snd, IntrinsicReward) else snd
         self.snd_kwargs = snd.init_kwargs if isinstance(snd, IntrinsicReward) else snd_kwargs
@@ -146,7 +145,8 @@ class PPOSND(StreamPPO):
         if self.snd_target is not None:
             if self.snd is None:
                 snd_kwargs = {"batch_size": self.batch_size, "precision": self.precision, **self.snd_kwargs}
-                self.snd = make_reward(self.snd_target, self.observation_space, self.device, snd_kwargs)
+                read = self.observation_space, self.action_space, self.device
+                self.snd = make_reward(self.snd_target, *read, snd_kwargs)
             check_space(self.snd, self.observation_space)
             self.snd.to(self.device)
             self.snd.set_precision()

@@ -1,4 +1,4 @@
-"""Reports on runs: ``python -m sb3_snd.report logs/``.
+"""Reports on runs: ``sb3-snd report logs/``.
 
 Knows log files and published figures. Must not know any network or environment.
 """

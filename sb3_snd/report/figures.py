@@ -16,6 +16,7 @@ from sb3_snd.report.read_logs import Column, RunSummary
 
 N_BINS = 128  # maximum number of bins of a drawn curve
 NEAR = 2.0  # a published curve is drawn if it starts within this many lengths of the longest run
+N_BANDS = 10  # maximum number of curves that are drawn with bands
 LABELS = {Column.REWARD: "learner's reward of an episode", Column.SCORE: "score of an episode"}
 
 
@@ -116,8 +117,8 @@ def draw_places(env_id: str, algos: dict[str, list[RunSummary]], folder: Path) -
     for index, (algo, runs) in enumerate(counted.items()):
         if runs:
             steps, mean, std = places_curve(runs)
-            axis.plot(steps / 1e6, mean, color=f"C{index}", label=_label(labels[algo], runs))
-            axis.fill_between(steps / 1e6, mean - std, mean + std, color=f"C{index}", alpha=0.2, linewidth=0)
+            axis.plot(steps / 1e6, mean, color=_colour(index, len(counted)), label=_label(labels[algo], runs))
+            _draw_band(axis, steps, mean, std, index, len(counted))
     name = f"{env_id.replace('/', '_')}_places"
     _finish(figure, axis, folder / name, title=env_id, ylabel="distinct places seen")
     return name
@@ -125,6 +126,18 @@ def draw_places(env_id: str, algos: dict[str, list[RunSummary]], folder: Path) -
 
 def _label(name: str, runs: Sequence[RunSummary]) -> str:
     return f"{name} ({len(runs)} {plural(len(runs), 'run')})"
+
+
+def _colour(index: int, n_curves: int) -> Any:
+    from matplotlib import colormaps
+
+    return f"C{index}" if n_curves <= N_BANDS else colormaps["tab20"](index % 20)
+
+
+def _draw_band(axis: Any, steps: np.ndarray, mean: np.ndarray, std: np.ndarray, index: int, n_curves: int) -> None:
+    """Draw a band of one standard deviation, unless the bands of so many curves would hide them."""
+    if n_curves <= N_BANDS:
+        axis.fill_between(steps / 1e6, mean - std, mean + std, color=_colour(index, n_curves), alpha=0.2, linewidth=0)
 
 
 def _finish(figure: Any, axis: Any, path: Path, **settings: Any) -> None:
@@ -152,7 +165,7 @@ def _draw_published(axis: Any, env_id: str, algos: Sequence[str], last: float) -
         shown = slice(np.searchsorted(steps, end) + 1)  # includes the first point beyond the end
         name = f"{published.MODELS[algos[index]].name}, published"
         style: dict[str, Any] = dict(linestyle="--", linewidth=0.8, marker=".", markersize=4, alpha=0.7)
-        axis.plot(steps[shown] / 1e6, rewards[shown], color=f"C{index}", label=name, **style)
+        axis.plot(steps[shown] / 1e6, rewards[shown], color=_colour(index, len(algos)), label=name, **style)
     return end
 
 
@@ -184,9 +197,9 @@ def draw(
     for index, (algo, runs) in enumerate(algos.items()):
         steps, mean, std, n_runs = learning_curve(runs, width, column)
         last = max(last, steps[-1] + width / 2)
-        colour = f"C{index}"
-        axis.plot(steps / 1e6, mean, color=colour, marker="." if len(steps) < 3 else None, label=_label(labels[algo], runs))
-        axis.fill_between(steps / 1e6, mean - std, mean + std, color=colour, alpha=0.2, linewidth=0)
+        line: dict[str, Any] = dict(color=_colour(index, len(algos)), marker="." if len(steps) < 3 else None)
+        axis.plot(steps / 1e6, mean, label=_label(labels[algo], runs), **line)
+        _draw_band(axis, steps, mean, std, index, len(algos))
         for values in zip(steps, mean, std, n_runs, strict=True):
             names = ("steps", "mean", "std", "runs")
             points.append({"environment": env_id, "algo": algo, **dict(zip(names, map(float, values), strict=True))})

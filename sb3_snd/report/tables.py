@@ -11,7 +11,7 @@ import numpy as np
 
 from sb3_snd.common.extras import require
 from sb3_snd.report import published
-from sb3_snd.report.markdown import table_lines
+from sb3_snd.report.markdown import code, escape, table_lines
 from sb3_snd.report.read_logs import Column, RunSummary, Skipped
 
 Groups = dict[str, dict[str, list[RunSummary]]]  # environment -> algo key -> runs
@@ -148,8 +148,8 @@ def markdown(table: list[Row], skipped: Sequence[Skipped], remarks: Sequence[Run
     lines += ["", "## What is in the tables", "", DEFINITIONS]
     if skipped or remarks:
         lines += ["", "## Left out", ""]
-        lines += [f"- `{entry.folder}`: {entry.reason}" for entry in skipped]
-        lines += [f"- `{run.folder}`: {run.remark}" for run in remarks]
+        lines += [f"- {code(entry.folder)}: {escape(entry.reason)}" for entry in skipped]
+        lines += [f"- {code(run.folder)}: {run.remark}" for run in remarks]
     return "\n".join(lines)
 
 
@@ -193,7 +193,7 @@ def _places(table: Sequence[Row]) -> list[str]:
 
 
 def _run_cells(row: Row) -> list[object]:
-    return [row["environment"], f"`{row['algo']}`", row["runs"]]
+    return [escape(row["environment"]), code(row["algo"]), row["runs"]]
 
 
 def _million_steps(row: Row) -> str:

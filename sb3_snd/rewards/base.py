@@ -5,28 +5,29 @@ Knows frames, actions and the ends of episodes, but no environment, info, buffer
 
 import pathlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.utils import get_device
-from torch import nn
 
 from sb3_snd.common.precision import resolve_precision, set_precision
 from sb3_snd.common.preprocessing import FrameReader
 from sb3_snd.common.running_stats import RunningMeanStd
 from sb3_snd.common.type_aliases import Transitions
-from sb3_snd.common.validation import validate
+from sb3_snd.common.validation import check_device, validate
 from sb3_snd.rewards.rollout import Step
+from sb3_snd.rewards.run_buffers import RunBuffers
 from sb3_snd.rewards.scale import RewardScale
-from sb3_snd.rewards.settings import DEFAULTS, RULES, load_reward, save_reward
+from sb3_snd.rewards.settings import DEFAULTS, RULES, check_argument_names, load_reward, save_reward
 from sb3_snd.rewards.training import RewardTrainer
 
-VECTOR_CLIP = 5.0  # normalised vector observations are clamped to this many standard deviations
+VECTOR_CLIP = 5.0  # normalised vectors and grids are clamped to this many standard deviations
 
 
-class IntrinsicReward(nn.Module, ABC):
+class IntrinsicReward(RunBuffers, ABC):
     """
     Base class of all intrinsic rewards.
 
@@ -48,54 +49,63 @@ class IntrinsicReward(nn.Module, ABC):
     After that, row n of a memory holds exactly what environment n has shown since its last reset, or since the
     reward began to follow it.
 
-    A subclass takes an observation space, ``device``, ``obs_key`` and the settings below as arguments, so that it
-    can be given as ``snd`` by its class and be loaded with a model.
+    A subclass takes an observation space, ``action_space``, ``device``, ``obs_key`` and the settings below, so that
+    its class can be given as ``snd`` and it can be loaded with a model.
 
     :param observation_space: Observation space of the environment
     :param obs_key: Entries of ``Dict`` observations that are read, see
         :class:`~sb3_snd.common.preprocessing.FrameReader`
-    :param default_eta: Scale of the intrinsic reward, unless ``settings`` hold one
+    :param action_space: Action space of the environment, for rewards that read actions
+    :param defaults: Settings in which this reward differs from ``sb3_snd.rewards.settings.DEFAULTS``
     :param settings: ``eta``, ``learning_rate``, ``batch_size``, ``n_epochs``, ``norm_reward`` and
         ``precision``; None stands for the default
     :raises ValueError: for a value out of its range, or an observation space that cannot be read
     """
 
     #: what :meth:`bonus` reads: the state s_t, or the whole transition from s_t to s_{t+1}
-    reads: ClassVar[Literal["state", "transition"]] = "transition"
+    reads: Literal["state", "transition"] = "transition"
+    #: whether :meth:`begin` and the steps are given the places of the agents, see ``sb3_snd.envs.PlaceInfo``
+    reads_places: bool = False
+    #: whether its memory, if any, is that of all environments together, and goes on when episodes begin
+    shares_memory: bool = False
+    #: steps of each environment with random actions that must be observed before a training begins
+    warm_up_steps: int = 0
+    #: name under which the class is registered
+    registered_name: ClassVar[str]
     #: trains the nets; None if there is nothing to train
     trainer: RewardTrainer | None = None
-    _anchor: th.Tensor
 
     def __init__(
         self,
         observation_space: spaces.Space,
         obs_key: str | Sequence[str] | None = None,
-        default_eta: float = 1.0,
+        action_space: spaces.Space | None = None,
+        defaults: Mapping[str, Any] = MappingProxyType({}),
         **settings: Any,
     ) -> None:
         super().__init__()
-        unknown = sorted(set(settings) - set(RULES))
-        if unknown:
-            raise ValueError(f"Unknown argument {unknown[0]!r} of {type(self).__name__}: the settings are {', '.join(RULES)}.")
+        check_argument_names(type(self), settings)
         #: the settings that the caller chose, which :meth:`load` does not change
         self.given = validate({name: value for name, value in settings.items() if value is not None}, RULES)
         #: arguments with which a second reward of this class can load this one's state_dict
-        self.init_kwargs: dict[str, Any] = {**DEFAULTS, "eta": default_eta, **self.given, "obs_key": obs_key}
+        self.init_kwargs: dict[str, Any] = {**DEFAULTS, **defaults, **self.given, "obs_key": obs_key}
         self.reader = FrameReader(observation_space, obs_key)
-        #: running statistics of vectors; images are scaled by their bounds
-        self.obs_stats = None if self.reader.is_image else RunningMeanStd(self.frame_shape)
+        self.action_space = action_space
+        #: running statistics of observations without bounds, such as vectors
+        self.obs_stats = None if self.reader.has_bounds else RunningMeanStd(self.frame_shape)
         #: turns the bonus into the intrinsic reward
         self.scale = RewardScale()
         #: number of calls of :meth:`claim`
         self.n_claims = 0
-        self.register_buffer("_anchor", th.zeros(()), persistent=False)  # moves with the nets and tells their device
 
     def set_up(self, device: th.device | str) -> None:
         """
         Move the nets to their device and create their trainer. The nets must be complete.
 
         :param device: PyTorch device
+        :raises ValueError: if PyTorch cannot compute there
         """
+        check_device(device)
         self.to(get_device(device))
         if any(parameter.requires_grad for parameter in self.parameters()):
             self.trainer = RewardTrainer(self)
@@ -136,12 +146,17 @@ class IntrinsicReward(nn.Module, ABC):
     @property
     def spec(self) -> Any:
         """Value of an argument ``snd`` that makes such a reward, together with ``init_kwargs``."""
-        return type(self)
+        return vars(type(self)).get("registered_name", type(self))  # a subclass does not have its parent's name
+
+    @property
+    def trains_on_actions(self) -> bool:
+        """Whether the loss reads the actions of a minibatch."""
+        return self.reads == "transition"
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
-        """Shape of one frame, ``(C, H, W)`` or ``(D,)``."""
-        return self.reader.shape
+        """Shape of one prepared frame, ``(C, H, W)`` or ``(D,)``."""
+        return self.reader.scaled_shape
 
     def select(self, obs: Any) -> th.Tensor:
         """
@@ -155,8 +170,8 @@ class IntrinsicReward(nn.Module, ABC):
 
     def prepare(self, obs: Any) -> th.Tensor:
         """
-        Prepare observations for the nets: images are scaled to [0, 1], vectors normalised by their running
-        statistics and clamped to ±5.
+        Prepare observations for the nets: images are scaled to [0, 1], symbols encoded one-hot, and all others
+        normalised by their running statistics and clamped to ±5.
 
         :param obs: ``(n, *obs_shape)``
         :return: input of the nets, ``(n, *frame_shape)`` float32
@@ -167,8 +182,7 @@ class IntrinsicReward(nn.Module, ABC):
     @th.no_grad()
     def observe(self, obs: Any) -> None:
         """
-        Update running statistics of observations, if there are any. This is called once per step of the
-        environments, before :meth:`bonus`.
+        Update running statistics of observations, if there are any. This is called once per step, before :meth:`bonus`.
 
         :param obs: ``(n, *obs_shape)``
         """
@@ -183,6 +197,15 @@ class IntrinsicReward(nn.Module, ABC):
         :return: features, ``(n, features_dim)`` float32 on the nets' device, or None
         """
         return None
+
+    def rate(self, frames: th.Tensor) -> tuple[th.Tensor, th.Tensor | None]:
+        """
+        Compute the bonus of states and their features at once. Only rewards that read states can do so.
+
+        :param frames: ``(n, *frame_shape)``
+        :return: results of :meth:`bonus` and :meth:`features`
+        """
+        return self.bonus(Step(frames)), self.features(frames)
 
     def claim(self) -> int:
         """
@@ -200,13 +223,14 @@ class IntrinsicReward(nn.Module, ABC):
         :param n_envs: Number of environments
         """
 
-    def begin(self, frames: th.Tensor, which: th.Tensor) -> None:
+    def begin(self, frames: th.Tensor, which: th.Tensor, places: th.Tensor | None = None) -> None:
         """
         Empty the memory of environments that begin an episode, and insert their first states if the reward
         does so. By default there is no memory.
 
         :param frames: Frames of all environments, ``(n_envs, *frame_shape)``
         :param which: Environments that begin an episode, ``(n_envs,)`` bool
+        :param places: Keys of the places of all agents, ``(n_envs, K)`` int64, if ``reads_places``
         """
 
     @abstractmethod
@@ -253,26 +277,6 @@ class IntrinsicReward(nn.Module, ABC):
         frames = th.cat([states, self.prepare(next_obs)])
         ends = th.zeros(n, dtype=th.bool, device=self.device) if ends is None else ends
         return Transitions(frames, next_index, n, states.__getitem__, actions, ends)
-
-    def get_run_state(self) -> dict[str, th.Tensor]:
-        """
-        Return what belongs to a run and not to the model: all non-persistent buffers.
-
-        :return: tensors by name
-        """
-        left_out = {"_anchor", *self.state_dict()}
-        return {name: buffer for name, buffer in self.named_buffers() if name not in left_out}
-
-    def set_run_state(self, state: dict[str, th.Tensor]) -> None:
-        """
-        Restore what :meth:`get_run_state` returned.
-
-        :param state: Tensors by name
-        """
-        for name in {*self.get_run_state(), *state}:
-            path, _, attribute = name.rpartition(".")
-            value = state[name].to(self.device) if name in state else None
-            self.get_submodule(path).register_buffer(attribute, value, persistent=False)
 
     def save(self, path: str | pathlib.Path) -> None:
         """

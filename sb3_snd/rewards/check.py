@@ -33,12 +33,13 @@ def check_reward(
     Test an intrinsic reward as wrapper and trainer would use it.
 
     - The bonus has the right shape, is finite and not negative, and asking for it changes nothing.
-    - No environment's bonus depends on another environment.
-    - An episode that begins empties the memory of its environment, and only that.
+    - No environment's bonus depends on another environment, unless the class says ``shares_memory = True``.
+    - An episode that begins empties the memory of its environment, and only that. A shared memory stays as it is.
     - A saved model holds no memory, and a checkpoint holds all of it.
     - Training stays finite, even on constant input.
 
-    :param reward_class: The class to check; it is called with an observation space, ``device`` and ``kwargs``
+    :param reward_class: The class to check; it is called with an observation space, ``action_space``,
+        ``device`` and ``kwargs``
     :param observation_space: Space to test; by default an image and a vector
     :param action_space: Space of the actions; three discrete actions by default
     :param kwargs: Further arguments of the class
@@ -93,19 +94,20 @@ class _Check:
             raise ValueError(f"{self.reward_class.__name__} with {self.space}: {sentence}.")
 
     def _check_construction(self) -> None:
+        arguments = {"action_space": self.action_space, "device": "cpu", "obs_key": None, **dict.fromkeys(RULES)}
         try:
-            reward = self.reward_class(self.space, device="cpu", **{"obs_key": None, **dict.fromkeys(RULES), **self.kwargs})
+            reward = self.reward_class(self.space, **{**arguments, **self.kwargs})
         except TypeError as error:
             raise ValueError(
-                f"{self.reward_class.__name__} with {self.space}: it must take a space, device, obs_key and the settings"
-                f" ({', '.join(RULES)}): {error}"
+                f"{self.reward_class.__name__} with {self.space}: it must take a space, action_space, device, obs_key and the"
+                f" settings ({', '.join(RULES)}): {error}"
             ) from error
         self._require(hasattr(reward.scale, "eta"), "its constructor must call set_up at its end")
         self._require(reward.reads in ("state", "transition"), "reads must be 'state' or 'transition'")
 
     def _make(self) -> IntrinsicReward:
         th.manual_seed(0)
-        return self.reward_class(self.space, device="cpu", **self.kwargs)
+        return self.reward_class(self.space, action_space=self.action_space, device="cpu", **self.kwargs)
 
     def _observations(self, n: int = N_ENVS) -> th.Tensor:
         return th.as_tensor(np.stack([self.space.sample() for _ in range(n)]))
@@ -153,6 +155,8 @@ class _Check:
     def _check_independence(self) -> None:
         """Another history of the first environment must not change the bonus of the others."""
         reward, other = self._make(), self._make()
+        if reward.shares_memory:
+            return
         steps = self._steps(reward)
         strangers = self._steps(reward)
         mixed = [_with_first_of(step, strange) for step, strange in zip(steps, strangers, strict=True)]
@@ -163,7 +167,7 @@ class _Check:
             self._require(same, "the bonus of an environment depends on another environment")
 
     def _check_episodes(self) -> None:
-        """A new episode must leave its environment like a fresh one, and the others as they were."""
+        """A new episode must leave its environment like a fresh one, and the others and a shared memory as they were."""
         reward, fresh, undisturbed = self._make(), self._make(), self._make()
         if reward.reads == "state":
             return
@@ -177,8 +181,15 @@ class _Check:
             for _ in self._go(each, first[:-1]):
                 pass
             each.remember(first[-1]._replace(ends=th.arange(N_ENVS) == 0) if each is reward else first[-1])
+        shared = reward.shares_memory
+        if shared:
+            reward.start(N_ENVS)
         reward.begin(second[0].states, th.arange(N_ENVS) == 0)
         for bonus, new, old in zip(*(self._go(each, second) for each in rewards), strict=True):
+            if shared:
+                same = th.allclose(bonus, old, rtol=1e-3, atol=1e-5)
+                self._require(same, "start or begin changes a memory although shares_memory is True")
+                continue
             self._require(
                 th.allclose(bonus[0], new[0], rtol=1e-3, atol=1e-5), "begin does not empty the memory of an environment"
             )

@@ -5,9 +5,10 @@ Knows SB3's replay buffers, but no nets or callback.
 
 import numpy as np
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from sb3_snd.rewards.recompute import RecomputedReplayBuffer, environment_actions
 
 MOST_WITHOUT_PAIR = 512  # number of transitions without a pair after which SND gives up
 
@@ -23,7 +24,7 @@ def sample_transitions(model: OffPolicyAlgorithm, batch_size: int) -> tuple | No
         None if the buffer has no transition yet
     :raises ValueError: if the buffer will never have one, see :func:`sample_within_episodes`
     """
-    buffer, space = model.replay_buffer, model.action_space
+    buffer = model.replay_buffer
     assert buffer is not None
     if buffer.optimize_memory_usage:
         drawn = sample_within_episodes(buffer, batch_size)
@@ -34,15 +35,13 @@ def sample_transitions(model: OffPolicyAlgorithm, batch_size: int) -> tuple | No
     else:
         if isinstance(buffer, NStepReplayBuffer):  # the successors that it samples are n steps away
             samples = ReplayBuffer._get_samples(buffer, np.random.randint(buffer.size(), size=batch_size))
+        elif isinstance(buffer, RecomputedReplayBuffer):  # the nets' training needs no rewards
+            samples = buffer.draw(batch_size)
         else:
             samples = buffer.sample(batch_size)
         states, successors, actions = samples.observations, samples.next_observations, samples.actions
         ends = samples.dones.flatten() > 0
-    actions = actions.reshape(batch_size, *(space.shape or ()))
-    if isinstance(space, spaces.Box):  # the buffer holds actions scaled to [-1, 1]
-        low, high = (th.as_tensor(bound, device=actions.device) for bound in (space.low, space.high))
-        actions = low + 0.5 * (actions + 1.0) * (high - low)
-    return states, successors, actions, ends
+    return states, successors, environment_actions(model.action_space, actions), ends
 
 
 def sample_within_episodes(

@@ -15,10 +15,12 @@ class Step(NamedTuple):
     One step of ``N`` environments, on the reward's device. A reward that reads states gets the states only.
     """
 
-    states: th.Tensor  # frames of s_t, (N, *frame_shape) in the environment's dtype
-    actions: th.Tensor | None = None  # (N, *action_shape)
-    successors: th.Tensor | None = None  # frames of s_{t+1}; of the terminal observation if the episode ended
-    ends: th.Tensor | None = None  # whether the episode ended with this step, (N,) bool
+    states: th.Tensor  #: frames of s_t, ``(N, *frame_shape)`` in the environment's dtype
+    actions: th.Tensor | None = None  #: ``(N, *action_shape)``
+    successors: th.Tensor | None = None  #: frames of s_{t+1}; of the terminal observation if the episode ended
+    ends: th.Tensor | None = None  #: whether the episode ended with this step, ``(N,)`` bool
+    #: keys of the places of s_{t+1}, ``(N, K)`` int64; only for rewards that read places
+    places: th.Tensor | None = None
 
 
 class Rollout(NamedTuple):
@@ -29,10 +31,10 @@ class Rollout(NamedTuple):
     last step it is the last observation. If the episode ended, it is the terminal observation.
     """
 
-    observations: Any  # (T, N, *obs_shape), an array, a tensor, or a dict of these
-    last_observation: Any  # (N, *obs_shape)
-    terminal_observations: Mapping[int, Any]  # row -> (*obs_shape)
-    actions: np.ndarray | None = None  # (T, N, *action_shape) as the environments got them; None if unknown
+    observations: Any  #: ``(T, N, *obs_shape)``, an array, a tensor, or a dict of these
+    last_observation: Any  #: ``(N, *obs_shape)``
+    terminal_observations: Mapping[int, Any]  #: row -> ``(*obs_shape)``
+    actions: np.ndarray | None = None  #: ``(T, N, *action_shape)`` as the environments got them; None if unknown
 
     @property
     def ends(self) -> np.ndarray:

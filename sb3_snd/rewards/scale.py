@@ -27,16 +27,25 @@ class RewardScale(nn.Module):
     Scale a bonus to the intrinsic reward, clip(eta · bonus / std, 0, 1).
 
     Without ``norm_reward`` there is no division. With it, std is the running standard deviation of the
-    bonus's discounted sum over time in each environment (RND, arXiv 1810.12894, section 2.4), or 0.2 times
+    bonus's discounted sum over time in each environment (RND, arXiv 1810.12894, section 2.4), or a share of
     the mean of the sums if that is more.
 
     The statistics are saved with the model. The sums belong to the environments, so they are not.
+
+    :param window: Number of steps that the statistics remember. None means all: then they also remember that
+        the sums started at 0, as RND's do
+    :param least_spread: Lower bound on the standard deviation, as a share of the sums' mean
+    :param settled: Whether the sums start as if the first bonus had always been there, since from that bonus they
+        would need 100 steps to settle. It must not be so where the first bonus of an episode is its largest
     """
 
     returns: th.Tensor | None
 
-    def __init__(self) -> None:
+    def __init__(self, window: int | None = RETURN_WINDOW, least_spread: float = LEAST_SPREAD, settled: bool = True) -> None:
         super().__init__()
+        self.settled = settled
+        self.window = window
+        self.least_spread = least_spread
         self.return_stats: RunningMeanStd | None = None
         #: discounted sum of each environment, ``(n_envs,)``; None before the first step
         self.register_buffer("returns", None, persistent=False)
@@ -56,7 +65,7 @@ class RewardScale(nn.Module):
         if not norm_reward:
             self.return_stats = None
         elif self.return_stats is None:
-            self.return_stats = RunningMeanStd((), 0.0, True, RETURN_WINDOW).to(device)
+            self.return_stats = RunningMeanStd((), 0.0, True, self.window).to(device)
 
     def set_progress(self, progress_remaining: float) -> None:
         """
@@ -74,30 +83,33 @@ class RewardScale(nn.Module):
     @th.no_grad()
     def update(self, bonus: th.Tensor) -> None:
         """
-        Update the discounted sums and their statistics with one step of all environments. The sums start as
-        if the first bonus had always been there, since from 0 they would need 100 steps to settle.
+        Update the discounted sums and their statistics with one step of all environments.
 
         :param bonus: ``(n_envs,)``
         """
         if self.return_stats is None:
             return
-        if self.returns is None or len(self.returns) != len(bonus):
-            self.returns = bonus / (1 - RETURN_DISCOUNT)
+        returns = self.returns
+        if self.window is None and (returns is None or len(returns) != len(bonus)):
+            returns = th.zeros_like(bonus)
+            self.return_stats.update(returns)  # otherwise a single environment's first bonus would be divided by 0
+        if returns is None or len(returns) != len(bonus):
+            self.returns = bonus / (1 - RETURN_DISCOUNT) if self.settled else bonus
         else:
-            self.returns = RETURN_DISCOUNT * self.returns + bonus
+            self.returns = RETURN_DISCOUNT * returns + bonus
         self.return_stats.update(self.returns)
 
     def normalize(self, bonus: th.Tensor) -> th.Tensor:
         """
-        Divide the bonus by the standard deviation of its discounted sums, or by 0.2 times their mean if that
-        is more. Without ``norm_reward``, return it unchanged.
+        Divide the bonus by the standard deviation of its discounted sums, or by ``least_spread`` times their
+        mean if that is more. Without ``norm_reward``, return it unchanged.
 
         :param bonus: ``(n,)``
         :return: normalised bonus, ``(n,)``
         """
         if self.return_stats is None:
             return bonus
-        spread = th.maximum(self.return_stats.var.sqrt(), LEAST_SPREAD * self.return_stats.mean)
+        spread = th.maximum(self.return_stats.var.sqrt(), self.least_spread * self.return_stats.mean)
         return bonus / spread.clamp(min=1e-12).to(bonus.dtype)
 
     def clip(self, normalized: th.Tensor) -> th.Tensor:

@@ -45,12 +45,13 @@ class Scorer:
         self._step, self._follows = None, False
 
     @th.no_grad()
-    def begin_step(self, obs: Any, actions: np.ndarray) -> th.Tensor:
+    def begin_step(self, obs: Any, actions: np.ndarray, places: np.ndarray | None = None) -> th.Tensor:
         """
         Begin a step. On an accelerator the call returns before the bonus is ready.
 
         :param obs: s_t, ``(n_envs, *obs_shape)``, or a dict of these
         :param actions: ``(n_envs, *action_shape)``
+        :param places: Places of s_t, ``(n_envs, K)`` int64, if the reward reads places
         :return: frames of s_t, ``(n_envs, *frame_shape)``
         """
         if self._step is not None:  # the step before was interrupted
@@ -65,7 +66,7 @@ class Scorer:
             reward.start(self.n_envs)
             self._follows = True
             if reward.reads == "transition":
-                reward.begin(frames, th.ones(self.n_envs, dtype=th.bool, device=frames.device))
+                self._begin(frames, th.ones(self.n_envs, dtype=th.bool, device=frames.device), places)
         reward.observe(frames)
         step = Step(frames)
         if reward.reads == "state":
@@ -76,7 +77,13 @@ class Scorer:
         return frames
 
     @th.no_grad()
-    def finish_step(self, next_obs: Any, dones: np.ndarray, terminal_frames: Mapping[int, th.Tensor]) -> th.Tensor:
+    def finish_step(
+        self,
+        next_obs: Any,
+        dones: np.ndarray,
+        terminal_frames: Mapping[int, th.Tensor],
+        places: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> th.Tensor:
         """
         Finish the step.
 
@@ -85,6 +92,8 @@ class Scorer:
         :param dones: Whether an episode ended, ``(n_envs,)``
         :param terminal_frames: True successor of each state in which an episode ended, ``(*frame_shape)``, by
             environment; only rewards that read transitions need it
+        :param places: Places of the true successors and of ``next_obs``, ``(n_envs, K)`` int64 each, if the reward
+            reads places
         :return: intrinsic rewards, ``(n_envs,)`` float32 on the nets' device
         """
         assert self._step is not None, "No step is under way."
@@ -96,13 +105,19 @@ class Scorer:
                 for idx, frame in terminal_frames.items():
                     successors[idx] = frame
             step = self._step._replace(successors=successors, ends=ends)
+            if places is not None:
+                step = step._replace(places=th.as_tensor(places[0], device=frames.device))
             self._score(step)
             self.reward.remember(step)
             if terminal_frames:
-                self.reward.begin(frames, ends)
+                self._begin(frames, ends, None if places is None else places[1])
         self._step = None
         assert self._intrinsic is not None and self._intrinsic.shape == (self.n_envs,), self._intrinsic
         return self._intrinsic
+
+    def _begin(self, frames: th.Tensor, which: th.Tensor, places: np.ndarray | None) -> None:
+        given = () if places is None else (th.as_tensor(places, device=frames.device),)
+        self.reward.begin(frames, which, *given)
 
     def _score(self, step: Step) -> None:
         scale = self.reward.scale

@@ -3,9 +3,11 @@
 Knows PyTorch's files, but not what a reward computes.
 """
 
+import inspect
 import pathlib
 import pickle
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch as th
 
@@ -33,12 +35,37 @@ RULES = {
     "norm_reward": BOOL,
     "precision": PRECISION,
 }
-#: defaults of the settings, except eta, whose default depends on the reward
-DEFAULTS = {"learning_rate": 1e-4, "batch_size": None, "n_epochs": 1, "norm_reward": False, "precision": "float32"}
+#: defaults of the settings, from which a reward may differ
+DEFAULTS = {
+    "eta": 1.0,
+    "learning_rate": 1e-4,
+    "batch_size": None,
+    "n_epochs": 1,
+    "norm_reward": False,
+    "precision": "float32",
+}
+#: arguments that wrapper and algorithm give to a reward themselves
+SET_BY_CALLER = ("self", "observation_space", "action_space", "target", "device")
 #: settings that are saved in a file; precision is not, since it depends on the machine
 SAVED_SETTINGS = ("eta", "learning_rate", "batch_size", "n_epochs", "norm_reward")
 #: errors that may occur if a file does not hold the tensors that :func:`save_reward` writes
 UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, AttributeError, ValueError)
+
+
+def check_argument_names(reward_class: type["IntrinsicReward"], settings: Mapping[str, Any]) -> None:
+    """
+    Check that the further arguments of a reward are settings.
+
+    :param reward_class: Class of the reward
+    :param settings: Its further arguments
+    :raises ValueError: if one is not a setting; the sentence lists all arguments of the class
+    """
+    unknown = sorted(set(settings) - set(RULES))
+    if unknown:
+        kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+        own = [name for name, each in inspect.signature(reward_class).parameters.items() if each.kind in kinds]
+        known = [*RULES, *(name for name in own if name not in (*SET_BY_CALLER, *RULES))]
+        raise ValueError(f"Unknown argument {unknown[0]!r} of {reward_class.__name__}: it takes {', '.join(known)}.")
 
 
 def save_reward(reward: "IntrinsicReward", path: str | pathlib.Path) -> None:

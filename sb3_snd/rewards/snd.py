@@ -12,7 +12,7 @@ from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 
 from sb3_snd.common.type_aliases import Transitions
-from sb3_snd.common.validation import check_device, validate
+from sb3_snd.common.validation import validate
 from sb3_snd.rewards.base import IntrinsicReward
 from sb3_snd.rewards.rollout import Step
 from sb3_snd.rewards.training import RewardTrainer
@@ -48,11 +48,12 @@ class SND(IntrinsicReward):
         time in each environment (RND, arXiv 1810.12894, section 2.4), so that ``eta`` depends less on the
         task; off by default, as in the paper. The estimate forgets after about 200 steps (RND's never does),
         because a fresh learner's novelty is about a hundred times a trained one's. It is at least 0.2 times
-        the mean of the sums, see ``LEAST_SPREAD``
+        the mean of the sums, see :class:`~sb3_snd.rewards.scale.RewardScale`
     :param precision: Number format in which the encoders of images compute, see
         :func:`~sb3_snd.common.precision.resolve_precision`; ``"float32"`` by default. Losses and the
         difference that gives novelty are always float32. ``"auto"`` keeps the encoders of vectors, which are
         small, in float32
+    :param action_space: Action space of the environment, which only targets that are trained on actions need
     :param target_kwargs: Further arguments of the target model (``features_dim``, ``target_width``, ...)
     :raises ValueError: for an unknown target, an unknown argument, a value out of its range, or an
         observation space that no target supports
@@ -73,15 +74,16 @@ class SND(IntrinsicReward):
         obs_key: str | Sequence[str] | None = None,
         norm_reward: bool | None = None,
         precision: str | None = None,
+        action_space: spaces.Space | None = None,
         **target_kwargs: Any,
     ) -> None:
         target_class = find_target(target, target_kwargs)
         target_kwargs = validate(target_kwargs, {})
-        check_device(device)
         super().__init__(
             observation_space,
             obs_key,
-            default_eta=target_class.eta,
+            action_space=action_space,
+            defaults={"eta": target_class.eta},
             eta=eta,
             learning_rate=learning_rate,
             batch_size=batch_size,
@@ -91,15 +93,18 @@ class SND(IntrinsicReward):
         )
         self.init_kwargs |= target_kwargs
         self.target_name = target
-        self.target = target_class(self.frame_shape, **target_kwargs)
+        spaces_read: dict[str, Any] = {"action_space": action_space} if target_class.reads_actions else {}
+        self.target = target_class(self.frame_shape, **spaces_read, **target_kwargs)
         self.learner = self.target.make_learner()
         self.set_up(device)
 
     def prepare(self, obs: Any) -> th.Tensor:
+        """Prepare observations for target and learner; see :meth:`.IntrinsicReward.prepare`."""
         return self.target.preprocess(super().prepare(obs))
 
     @th.no_grad()
     def observe(self, obs: Any) -> None:
+        """Update running statistics, also those of the target; see :meth:`.IntrinsicReward.observe`."""
         super().observe(obs)
         if self.target.keeps_statistics:
             self.target.update_statistics(super().prepare(obs))
@@ -123,10 +128,17 @@ class SND(IntrinsicReward):
         :param obs: ``(n, *obs_shape)``
         :return: novelty, ``(n,)`` float32 on the nets' device
         """
-        frames = self.prepare(obs)
-        return self.target.novelty(self.learner(frames), self.target(frames))
+        return self.rate(obs)[0]
+
+    @th.no_grad()
+    def rate(self, frames: Any) -> tuple[th.Tensor, th.Tensor]:
+        """Compute novelty and the target's features; see :meth:`.IntrinsicReward.rate`."""
+        prepared = self.prepare(frames)
+        features = self.target(prepared)
+        return self.target.novelty(self.learner(prepared), features), features
 
     def bonus(self, step: Step) -> th.Tensor:
+        """Compute the novelty of the states s_t, ``(n,)``; see :meth:`novelty`."""
         return self.novelty(step.states)
 
     def loss(self, batch: Transitions, **draws: Any) -> dict[str, th.Tensor]:
@@ -143,7 +155,13 @@ class SND(IntrinsicReward):
 
     @property
     def spec(self) -> Any:
+        """Name or class of the target, as the argument ``snd`` takes it."""
         return self.target_name
+
+    @property
+    def trains_on_actions(self) -> bool:
+        """Whether the target's loss reads the actions of a minibatch."""
+        return self.target.reads_actions
 
 
 def find_target(target: str | type[Target], target_kwargs: dict[str, Any]) -> type[Target]:
@@ -161,7 +179,7 @@ def find_target(target: str | type[Target], target_kwargs: dict[str, Any]) -> ty
         target = TARGETS[target]
     if not (isinstance(target, type) and issubclass(target, Target)):
         raise ValueError(f"target={target!r} must be a name ({', '.join(map(repr, TARGETS))}) or a subclass of Target.")
-    known = list(inspect.signature(target).parameters)[1:]
+    known = [name for name in inspect.signature(target).parameters if name not in ("frame_shape", "action_space")]
     unknown = sorted(set(target_kwargs) - set(known))
     if unknown:
         raise ValueError(f"Unknown SND argument {unknown[0]!r}: {target.__name__} takes {', '.join([*SETTINGS, *known])}.")

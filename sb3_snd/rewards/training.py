@@ -13,7 +13,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 
 from sb3_snd.common.check_nan import check_gradients, check_terms, gradient_norm
-from sb3_snd.common.cuda_graphs import Replay, Tensors, optimizer_state, recorded_updates
+from sb3_snd.common.cuda_graphs import Replay, Tensors, optimizer_state, recorded_updates, unchecked_distributions
 from sb3_snd.common.precision import match_layout
 from sb3_snd.common.preprocessing import map_obs
 from sb3_snd.common.type_aliases import Transitions
@@ -115,7 +115,7 @@ class RewardTrainer:
         ended[ends] = True
         ended = ended.to(device)
         actions = None
-        if rollout.actions is not None and self.reward.reads == "transition":
+        if rollout.actions is not None and self.reward.trains_on_actions:
             actions = th.as_tensor(rollout.actions)
             actions = (actions.float() if actions.is_floating_point() else actions).to(device).flatten(0, 1)
 
@@ -157,14 +157,14 @@ class RewardTrainer:
         if self._replay is None:
             self._rates = [th.zeros((), device=self.reward.device) for _ in self.optimizer.param_groups]
             self._replay = Replay(self._update, self._state)
-        with recorded_updates(self._replay, self.optimizer, self._rates) as update:
+        with recorded_updates(self._replay, self.optimizer, self._rates) as update, unchecked_distributions():
             return self._train(batches, update)
 
     def train_on_batch(self, batch: Transitions) -> dict[str, float]:
         """
         Train the nets with one update, for algorithms that keep no rollout.
 
-        :param batch: Result of :meth:`~sb3_snd.rewards.base.IntrinsicReward.transitions`
+        :param batch: Result of :meth:`.IntrinsicReward.transitions`
         :return: each loss term
         """
         return self._train([batch], self._update)

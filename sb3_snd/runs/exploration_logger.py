@@ -70,7 +70,7 @@ class ExplorationLogger(BaseCallback):
             if isinstance(engine, AtariVecEnv):
                 known = ", ".join(ROOM_BYTES)
                 remedy = (
-                    f"it must be seeded and reset first (or train.py --vec-env dummy), and the game must be one of {known}"
+                    f"it must be seeded and reset first (or train with --vec-env dummy), and the game must be one of {known}"
                 )
             reason = f"ExplorationLogger cannot read the places of {type(engine).__name__}: {remedy}."
             if self._wrapper is None:

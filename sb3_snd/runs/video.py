@@ -38,11 +38,13 @@ class VecNoveltyStrip(VecEnvWrapper):
         self._obs: VecEnvObs | None = None  # the newest observation, until its novelty is drawn
 
     def reset(self) -> VecEnvObs:
+        """Reset the environment, and mark the start of an episode."""
         self._obs = self.venv.reset()
         self.history.append(np.nan)
         return self._obs
 
     def step_wait(self) -> VecEnvStepReturn:
+        """Finish a step, and mark the start of an episode if one has ended."""
         self._obs, rewards, dones, infos = self.venv.step_wait()
         if dones[0]:
             self.history.append(np.nan)

@@ -1,1 +1,1 @@
-"""Run ``train.py`` many times on one machine or a cluster: see ``python -m sb3_snd.sweep --help``."""
+"""Run ``sb3-snd train`` many times on one machine or a cluster: see ``sb3-snd sweep --help``."""

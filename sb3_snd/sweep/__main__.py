@@ -1,8 +1,8 @@
 """
-``python -m sb3_snd.sweep --algos ppo_rnd ppo_snd_vic --envs procgen-jumper-v0 --seeds 9``: run ``train.py``
-once per algorithm, environment and seed, on this machine or a Ray cluster, with as many runs in parallel as
-cores and GPUs allow. Failed runs are retried from their last checkpoint. To resume an interrupted sweep, use
-the same command again.
+``sb3-snd sweep --algos ppo_rnd ppo_snd_vic --envs procgen-jumper-v0 --seeds 9``: run
+``sb3-snd train`` once per algorithm, environment and seed, on this machine or a Ray cluster, with as many runs
+in parallel as cores and GPUs allow. Failed runs are retried from their last checkpoint. To resume an interrupted
+sweep, use the same command again.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def sweep(
     :param jobs: Jobs from :func:`~sb3_snd.sweep.plan.plan`
     :param resources: Resources that each run needs
     :param save_freq: Number of steps between checkpoints
-    :param train_args: Additional arguments for ``train.py``
+    :param train_args: Additional arguments for ``sb3-snd train``
     :param address: Address of a Ray cluster; None for this machine only
     :return: exit code: 0 if all runs are done, 1 if some failed, 130 if the sweep was interrupted
     :raises ValueError: if there is no cluster, or no machine has the resources
@@ -61,7 +61,7 @@ def conclude(jobs: Sequence[Job], interrupted: bool) -> int:
     if failed:
         print("The same command retries the failed runs.")
         return 1
-    print(f"Read them with: python -m sb3_snd.report {jobs[0].logs}")
+    print(f"Read them with: sb3-snd report {jobs[0].logs}")
     return 0
 
 
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     end = argv.index("--") if "--" in argv else len(argv)
     parser = argparse.ArgumentParser(
-        "python -m sb3_snd.sweep", description=__doc__, epilog="Arguments after -- are passed on to train.py."
+        "sb3-snd sweep", description=__doc__, epilog="Arguments after -- are passed on to sb3-snd train."
     )
     parser.add_argument("--algos", nargs="+", required=True, help="algo keys")
     parser.add_argument("--envs", nargs="+", required=True, help="environment ids")
@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> None:
         jobs = plan(args.algos, args.envs, args.seeds, args.n_timesteps, args.log_folder, train_args)
         code = sweep(jobs, resources, args.save_freq, train_args, args.address)
     except (ImportError, ValueError) as error:
-        sys.exit(f"sb3_snd.sweep: {error}")
+        sys.exit(f"sb3-snd sweep: {error}")
     except KeyboardInterrupt:  # raised before the first run starts
         code = 130
     sys.exit(code)

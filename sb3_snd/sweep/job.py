@@ -19,9 +19,9 @@ State = Literal["waiting", "running", "stopping", "stopped", "failed", "done"]
 class Progress(NamedTuple):
     """The last line of a run's log."""
 
-    n_steps: int
-    steps_per_s: float
-    mean_reward: float | None  # mean over the last episodes; None before the first one has ended
+    n_steps: int  #: number of steps made
+    steps_per_s: float  #: steps per second
+    mean_reward: float | None  #: mean over the last episodes; None before the first one has ended
 
 
 @dataclass
@@ -29,6 +29,16 @@ class Job:
     """
     A run of a sweep: one algorithm in one environment with one seed. Each seed has its own log folder, in
     which run numbers are unique.
+
+    :param algo: Algo key
+    :param env_id: Gymnasium id
+    :param seed: Seed of the run
+    :param n_steps: Number of steps of the whole run
+    :param logs: Log folder of the sweep
+    :param state: Present state of the run
+    :param tries: Number of tries that were started
+    :param reason: Reason of the last failure
+    :param progress: Last line of the run's log
     """
 
     algo: str
@@ -37,18 +47,18 @@ class Job:
     n_steps: int
     logs: Path
     state: State = "waiting"
-    tries: int = 0  # number of tries that were started
-    reason: str = ""  # reason of the last failure
+    tries: int = 0
+    reason: str = ""
     progress: Progress | None = None
 
     @property
     def root(self) -> Path:
-        """Return the log folder that is given to ``train.py``."""
+        """Return the log folder that is given to ``sb3-snd train``."""
         return self.logs / f"seed_{self.seed}"
 
     @property
     def folder(self) -> Path:
-        """Return the run's own folder, which ``train.py`` creates."""
+        """Return the run's own folder, which ``sb3-snd train`` creates."""
         name = self.env_id.replace("/", "-")  # as in the Zoo
         numbers = [path.name.removeprefix(f"{name}_") for path in (self.root / self.algo).glob(f"{name}_*")]
         return self.root / self.algo / f"{name}_{max([1, *map(int, filter(str.isdigit, numbers))])}"
@@ -56,7 +66,7 @@ class Job:
     @property
     def log(self) -> Path:
         """
-        Return the file for the output of ``train.py``. It is outside the run's folder, which must not exist
+        Return the file for the output of ``sb3-snd train``. It is outside the run's folder, which must not exist
         before the run.
         """
         return self.root / self.algo / f"{self.env_id.replace('/', '-')}.train.log"
@@ -72,7 +82,7 @@ def train_command(job: Job, n_threads: int, save_freq: int, train_args: list[str
     :param job: Job of a sweep
     :param n_threads: Number of PyTorch's threads
     :param save_freq: Number of steps between checkpoints
-    :param train_args: Additional arguments for ``train.py``
+    :param train_args: Additional arguments for ``sb3-snd train``
     :return: arguments of ``python``
     """
     where = ["--algo", job.algo, "--env", job.env_id, "--seed", str(job.seed), "-f", str(job.root)]

@@ -20,7 +20,7 @@ from sb3_snd.envs import require_package
 from sb3_snd.sweep.job import Job
 from sb3_snd.zoo.hyperparams import find_config, register
 
-#: arguments of ``train.py`` that the sweep sets itself, and others that runs of a sweep do not support
+#: arguments of ``sb3-snd train`` that the sweep sets itself, and others that runs of a sweep do not support
 RESERVED_FLAGS = {
     *("--algo", "--env", "--seed", "-n", "--n-timesteps", "-f", "--log-folder", "--save-freq", "--num-threads", "--resume"),
     *("-uuid", "--uuid", "-i", "--trained-agent", "-optimize", "--optimize-hyperparameters"),
@@ -43,9 +43,9 @@ def plan(
     :param n_seeds: Number of seeds, which are 0, 1, 2, ...
     :param n_steps: Number of steps of each run; None for that of its entry
     :param logs: Log folder
-    :param train_args: Additional arguments for ``train.py``
+    :param train_args: Additional arguments for ``sb3-snd train``
     :return: all jobs, ordered by seed
-    :raises ValueError: if ``train.py`` would refuse an argument, or the folder cannot be written to
+    :raises ValueError: if ``sb3-snd train`` would refuse an argument, or the folder cannot be written to
     """
     register()
     if n_seeds < 1:

@@ -26,7 +26,12 @@ OBJECT_STORE = 80 * 2**20  # bytes; about Ray's minimum, as only exit codes are 
 
 @dataclass(frozen=True)
 class Resources:
-    """The resources of a machine that each run needs."""
+    """
+    The resources of a machine that each run needs.
+
+    :param n_cpus: Number of processor cores
+    :param n_gpus: Number of GPUs, or a share of one
+    """
 
     n_cpus: int = 1
     n_gpus: float = 0.0

@@ -5,24 +5,28 @@ own package.
 from sb3_snd.common.torch_layers import snd_convs
 from sb3_snd.common.type_aliases import Transitions
 from sb3_snd.targets.base import Target
+from sb3_snd.targets.bt import BTTarget
 from sb3_snd.targets.check import check_target
 from sb3_snd.targets.rnd import RNDTarget
 from sb3_snd.targets.std import STDTarget
 from sb3_snd.targets.v import VTarget
 from sb3_snd.targets.vic import VICTarget
+from sb3_snd.targets.vinv import VINVTarget
 
 TARGETS: dict[str, type[Target]] = {
     "v": VTarget,
     "std": STDTarget,
     "vic": VICTarget,
     "rnd": RNDTarget,
+    "bt": BTTarget,
+    "vinv": VINVTarget,
 }
 
 
 def register(name: str, target_class: type[Target]) -> None:
     """
     Register a custom target model under a name, for ``snd=name`` and for ``snd: name`` in YAML files
-    (``train.py --gym-packages your_module`` imports the module that registers it).
+    (``sb3-snd train --gym-packages your_module`` imports the module that registers it).
 
     :param name: A new name
     :param target_class: The class; :func:`check_target` tells whether it will work
@@ -37,11 +41,13 @@ def register(name: str, target_class: type[Target]) -> None:
 
 __all__ = [
     "TARGETS",
+    "BTTarget",
     "RNDTarget",
     "STDTarget",
     "Target",
     "Transitions",
     "VICTarget",
+    "VINVTarget",
     "VTarget",
     "check_target",
     "register",

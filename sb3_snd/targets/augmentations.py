@@ -1,4 +1,4 @@
-"""SND-V's augmentations: dropped tiles and uniform noise.
+"""Augmentations: dropped tiles and uniform noise for SND-V, and a blur for SND-BT.
 
 Knows frames only.
 """
@@ -6,6 +6,7 @@ Knows frames only.
 from functools import cache
 
 import torch as th
+from torch.nn import functional as F
 
 TILE_SIZES = (1, 2, 4, 8, 12, 16)
 
@@ -45,6 +46,17 @@ def add_noise(frames: th.Tensor, amplitude: float = 0.2, probability: float = 0.
     """
     noise = th.empty_like(frames).uniform_(-amplitude, amplitude)
     return frames + noise * _chosen(frames, probability)
+
+
+def blur(frames: th.Tensor) -> th.Tensor:
+    """
+    Average squares of 2 x 2 pixels, and interpolate between the averages bilinearly.
+
+    :param frames: ``(n, C, H, W)`` float32
+    :return: a new tensor of the same shape
+    """
+    halved = F.avg_pool2d(frames, 2, ceil_mode=True)
+    return F.interpolate(halved, size=frames.shape[2:], mode="bilinear")
 
 
 @cache

@@ -26,6 +26,8 @@ class Target(nn.Module, ABC):
     eta: ClassVar[float] = 1.0  #: default scale of the intrinsic reward
     #: whether :meth:`update_statistics` must be called; True for every subclass that overrides it
     keeps_statistics: bool = False
+    #: whether the loss reads actions; the constructor then takes ``action_space``, too
+    reads_actions: ClassVar[bool] = False
     convs: tuple[Conv, ...]
     learner_convs: tuple[Conv, ...]
     activation: ClassVar[type[nn.Module]] = nn.ReLU

@@ -4,10 +4,13 @@ point.
 Knows the interface of ``Target``, but not the models behind it.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch as th
+from gymnasium import spaces
 from torch import nn
 
 from sb3_snd.common.type_aliases import Transitions
@@ -19,7 +22,10 @@ FRAME_SHAPES = ((1, 36, 40), (5,))  # one image and one vector
 
 
 def check_target(
-    target_class: type[Target], frame_shapes: Sequence[tuple[int, ...]] = FRAME_SHAPES, **target_kwargs: Any
+    target_class: type[Target],
+    frame_shapes: Sequence[tuple[int, ...]] = FRAME_SHAPES,
+    action_space: spaces.Space | None = None,
+    **target_kwargs: Any,
 ) -> None:
     """
     Test a target model as training would use it.
@@ -32,25 +38,32 @@ def check_target(
     :param target_class: The class to check
     :param frame_shapes: Shapes of the frames to test, ``(C, H, W)`` or ``(D,)``; omit those that the class
         does not support
+    :param action_space: Space of the actions, for targets that read them; three discrete actions by default
     :param target_kwargs: Further arguments of the class
     :raises TypeError: if it is not a subclass of ``Target``
     :raises ValueError: at the first point that fails, with a sentence that names it
     """
     if not (isinstance(target_class, type) and issubclass(target_class, Target)):
         raise TypeError(f"{target_class!r} is not a subclass of sb3_snd.targets.Target.")
+    actions = None
+    if target_class.reads_actions:
+        space = copy.deepcopy(action_space or spaces.Discrete(3))
+        space.seed(0)
+        actions = th.as_tensor(np.stack([space.sample() for _ in range(BATCH)]))
+        target_kwargs = {"action_space": space, **target_kwargs}
     with th.random.fork_rng(devices=[]):
         for shape in frame_shapes:
             th.manual_seed(0)
             target = target_class(shape, **target_kwargs)
             learner = target.make_learner()
             _check_shapes(target, learner)
-            _check_loss(target, learner)
-            _check_isolation(target, learner)
-            _check_training(target, learner)
+            _check_loss(target, learner, actions)
+            _check_isolation(target, learner, actions)
+            _check_training(target, learner, actions)
             other = target_class(shape, **target_kwargs)
             other_learner = other.make_learner()
             other_learner.load_state_dict(learner.state_dict())
-            _check_state(target, other, learner, other_learner)
+            _check_state(target, other, learner, other_learner, actions)
 
 
 def _require(holds: Any, target: Target, sentence: str) -> None:
@@ -58,11 +71,11 @@ def _require(holds: Any, target: Target, sentence: str) -> None:
         raise ValueError(f"{type(target).__name__} with frames of shape {target.frame_shape}: {sentence}.")
 
 
-def _transitions(target: Target, frames: th.Tensor) -> Transitions:
+def _transitions(target: Target, frames: th.Tensor, actions: th.Tensor | None) -> Transitions:
     """Return a minibatch of all frames except the last, each followed by the next one."""
     frames = target.preprocess(frames)
     n = len(frames) - 1
-    return Transitions(frames, th.arange(1, n + 1), n, frames[:n].__getitem__)
+    return Transitions(frames, th.arange(1, n + 1), n, frames[:n].__getitem__, actions)
 
 
 def _random(target: Target, n: int = BATCH + 1) -> th.Tensor:
@@ -92,8 +105,8 @@ def _check_shapes(target: Target, learner: nn.Module) -> None:
     )
 
 
-def _check_loss(target: Target, learner: nn.Module) -> None:
-    terms = target.loss(_transitions(target, _random(target)), learner)
+def _check_loss(target: Target, learner: nn.Module, actions: th.Tensor | None) -> None:
+    terms = target.loss(_transitions(target, _random(target), actions), learner)
     missing = sorted({"loss", "distill", "features"} - set(terms))
     _require(not missing, target, f"loss gave no {missing and missing[0]!r}")
     shape = tuple(terms["features"].shape)
@@ -116,8 +129,8 @@ def _gradients(net: nn.Module, term: th.Tensor) -> bool:
     return any(gradient is not None and bool(gradient.any()) for gradient in gradients)
 
 
-def _check_isolation(target: Target, learner: nn.Module) -> None:
-    terms = target.loss(_transitions(target, _random(target)), learner)
+def _check_isolation(target: Target, learner: nn.Module, actions: th.Tensor | None) -> None:
+    terms = target.loss(_transitions(target, _random(target), actions), learner)
     _require(_gradients(learner, terms["distill"]), target, "'distill' does not train the learner")
     _require(_gradients(learner, terms["loss"]), target, "'loss', which is minimised, does not train the learner")
     _require(not _gradients(target, terms["distill"]), target, "'distill' reaches the target's weights: detach its features")
@@ -126,7 +139,7 @@ def _check_isolation(target: Target, learner: nn.Module) -> None:
         _require(not _gradients(learner, terms["target"]), target, "'target' reaches the learner's weights")
 
 
-def _check_training(target: Target, learner: nn.Module) -> None:
+def _check_training(target: Target, learner: nn.Module, actions: th.Tensor | None) -> None:
     """
     Run a few updates on random and on constant frames, which a loss that divides by their spread would not
     survive.
@@ -142,7 +155,7 @@ def _check_training(target: Target, learner: nn.Module) -> None:
     for name, frames in inputs.items():
         for _ in range(STEPS):
             target.update_statistics(frames)
-            loss = target.loss(_transitions(target, frames), learner)["loss"]
+            loss = target.loss(_transitions(target, frames, actions), learner)["loss"]
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -150,7 +163,13 @@ def _check_training(target: Target, learner: nn.Module) -> None:
         _require(finite, target, f"training on {name} frames gave weights that are not finite")
 
 
-def _check_state(target: Target, other: Target, learner: nn.Module, other_learner: nn.Module) -> None:
+def _check_state(
+    target: Target,
+    other: Target,
+    learner: nn.Module,
+    other_learner: nn.Module,
+    actions: th.Tensor | None,
+) -> None:
     other.load_state_dict(target.state_dict())
     frames = _random(target)
     values = []
@@ -158,7 +177,7 @@ def _check_state(target: Target, other: Target, learner: nn.Module, other_learne
         seen = net.preprocess(frames)
         th.manual_seed(1)
         with th.no_grad():
-            loss = net.loss(_transitions(net, frames), predictor)["loss"]
+            loss = net.loss(_transitions(net, frames, actions), predictor)["loss"]
             values.append((net.novelty(predictor(seen), net(seen)), loss))
     for name, before, after in zip(("novelty", "the loss"), *values, strict=True):
         _require(th.equal(before, after), target, f"{name} differs after a round trip through state_dict")

@@ -1,4 +1,4 @@
-"""The nets and the novelty that SND-VIC and SND-STD share.
+"""The nets and the novelty that SND-VIC, SND-STD, SND-BT and SND-VINV share.
 
 Pecháč, Chovanec, Farkaš: Self-supervised network distillation, arXiv 2302.11563, and the released program.
 Knows no loss.
@@ -15,7 +15,7 @@ RULES = {"target_width": integer(1, MAX_WIDTH), "learner_width": integer(1, MAX_
 
 class SharedNetsTarget(Target):
     """
-    Base class of both targets.
+    Base class of these targets.
 
     :param frame_shape: ``(C, H, W)`` or ``(D,)``
     :param features_dim: Size of the feature space

@@ -154,19 +154,27 @@ class STDTarget(SharedNetsTarget):
         nce = -2 * logits.log_softmax(dim=3).diagonal(dim1=1, dim2=3).mean()
         return nce, logits.square().sum(dim=(1, 3)).clamp(min=1e-12).sqrt().mean(dim=0).sum()
 
-    def loss(self, batch: Transitions, learner: nn.Module) -> dict[str, th.Tensor]:
-        """Compute distillation (summed), and InfoNCE with its two regularisers; see :meth:`Target.loss`."""
+    def infomax(self, batch: Transitions) -> tuple[th.Tensor, th.Tensor, th.Tensor, th.Tensor]:
+        """
+        Compute the loss of ST-DIM.
+
+        :param batch: Preprocessed transitions
+        :return: features of s_t and s_{t+1}, ``(B, D)`` each, and the two results of :meth:`contrast`
+        """
         maps = self.encoder[: self.n_local_layers](batch.frames)  # (M, L, H, W) or (M, L)
         z, z_next = batch.split(self.encoder[self.n_local_layers :](maps))  # (B, D) each
         # (M, P, L); channels-last maps are not copied
         by_position = maps.permute(0, 2, 3, 1).flatten(1, 2) if maps.ndim == 4 else maps.unsqueeze(1)
         local, local_next = batch.split(by_position)  # (B, P, L) each
-        distill = (learner(batch.states) - z.detach()).square().sum()
-
         local = local.transpose(0, 1)  # (P, B, L)
         by_global = self.global_projection(z_next).expand_as(local)
         by_local = self.local_projection(local_next).transpose(0, 1)
-        nce, norm = self.contrast((by_global, by_local), local)
+        return z, z_next, *self.contrast((by_global, by_local), local)
+
+    def loss(self, batch: Transitions, learner: nn.Module) -> dict[str, th.Tensor]:
+        """Compute distillation (summed), and InfoNCE with its two regularisers; see :meth:`Target.loss`."""
+        z, _, nce, norm = self.infomax(batch)
+        distill = (learner(batch.states) - z.detach()).square().sum()
         feature_std = -z.std(dim=1).mean()
         target = nce + REGULARISATION * (norm + feature_std)
         return {

@@ -27,9 +27,9 @@ INPUT_CLIP = 1.0  # normalised frames are clamped to this many standard deviatio
 class Pairs(NamedTuple):
     """Random pairs of states, as row numbers of the rollout, and whether their draws are independent."""
 
-    first: th.Tensor  # (k,) int64
-    second: th.Tensor  # (k,) int64
-    far: th.Tensor  # (k,) float32, 1 for different states, 0 for the same state twice
+    first: th.Tensor  #: ``(k,)`` int64
+    second: th.Tensor  #: ``(k,)`` int64
+    far: th.Tensor  #: ``(k,)`` float32, 1 for different states, 0 for the same state twice
 
 
 def draw_pairs(n_pairs: int, pool_size: int, device: th.device) -> Pairs:

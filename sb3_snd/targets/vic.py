@@ -31,6 +31,24 @@ def spread_terms(features: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
     return variance, (cov.square().sum() - variances.square().sum()) / dim
 
 
+def vicreg_terms(z: th.Tensor, z_next: th.Tensor) -> dict[str, th.Tensor]:
+    """
+    Compute VICReg's loss with weights 1, 1 and 1/25 (arXiv 2105.04906, eq. 6).
+
+    :param z: Features of s_t, ``(B, D)``
+    :param z_next: Features of s_{t+1}, ``(B, D)``
+    :return: scalars by name: ``"target"``, the loss, and its three terms
+    """
+    invariance = F.mse_loss(z, z_next)
+    variance, covariance = map(th.add, spread_terms(z), spread_terms(z_next))
+    return {
+        "target": invariance + variance + COVARIANCE_WEIGHT * covariance,
+        "invariance": invariance,
+        "variance": variance,
+        "covariance": covariance,
+    }
+
+
 class VICTarget(SharedNetsTarget):
     """
     Target of SND-VIC.
@@ -45,18 +63,8 @@ class VICTarget(SharedNetsTarget):
     learner_gain = 2**0.5
 
     def loss(self, batch: Transitions, learner: nn.Module) -> dict[str, th.Tensor]:
-        """Compute distillation, and VICReg with weights 1, 1 and 1/25; see :meth:`Target.loss`."""
+        """Compute distillation and VICReg; see :meth:`Target.loss`."""
         z, z_next = batch.split(self(batch.frames))  # (B, D) each
         distill = F.mse_loss(learner(batch.states), z.detach())
-        invariance = F.mse_loss(z, z_next)
-        variance, covariance = map(th.add, spread_terms(z), spread_terms(z_next))
-        target = invariance + variance + COVARIANCE_WEIGHT * covariance
-        return {
-            "loss": distill + target,
-            "distill": distill,
-            "target": target,
-            "invariance": invariance,
-            "variance": variance,
-            "covariance": covariance,
-            "features": z.detach(),
-        }
+        vicreg = vicreg_terms(z, z_next)
+        return {"loss": distill + vicreg["target"], "distill": distill, **vicreg, "features": z.detach()}

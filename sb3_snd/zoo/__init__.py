@@ -1,5 +1,6 @@
 """
-The RL Zoo with this package's algo keys, YAML files and environments: ``python -m sb3_snd.zoo COMMAND``.
+The RL Zoo with this package's algo keys, YAML files and environments, for ``sb3-snd`` and
+``python -m sb3_snd.zoo COMMAND``.
 
 Imports nothing, so that the command can name the extra in one sentence if rl_zoo3 is missing.
 """

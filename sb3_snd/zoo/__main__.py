@@ -1,17 +1,14 @@
 """
 ``python -m sb3_snd.zoo COMMAND ...``: run a command of the Zoo, by default ``train``, with this package's
-algo keys.
+algo keys. The console command ``sb3-snd`` calls these commands, too.
 
-Knows the modules of rl_zoo3 and the Hugging Face packages that they call. Must not know how a run is trained.
+Knows the modules of rl_zoo3. Must not know how a run is trained.
 """
 
-import contextlib
-import importlib
 import runpy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from sb3_snd.common.extras import require, require_or_exit
 
@@ -22,6 +19,7 @@ if __name__ == "__main__":  # before the imports that need rl_zoo3
 # isort: split
 from sb3_snd.zoo.command_line import Options, one_sentence, replaced
 from sb3_snd.zoo.enjoy import enjoy, own_statistics
+from sb3_snd.zoo.hub import mended_hub
 from sb3_snd.zoo.hyperparams import register
 from sb3_snd.zoo.train import train
 
@@ -61,40 +59,6 @@ def plot(name: str) -> None:
     """
     with one_sentence(Options()):
         getattr(require("rl_zoo3.plots", "plots"), name)()
-
-
-@contextlib.contextmanager
-def mended_hub() -> Iterator[None]:
-    """
-    Make the Zoo's scripts work with the installed Hugging Face packages, within this context. In these
-    packages ``generate_metadata`` has another name and a missing file raises another error. Model cards name
-    this package's commands, which know its algo keys.
-    """
-    import huggingface_sb3
-    from huggingface_hub import errors, repocard
-    from requests import HTTPError
-
-    # As an attribute, the name is a function
-    hub: Any = importlib.import_module("huggingface_sb3.push_to_hub")
-    load, save = huggingface_sb3.load_from_hub, repocard.metadata_save
-    if not hasattr(hub, "generate_metadata"):
-        hub.generate_metadata = lambda *args: hub._generate_metadata(*args).to_dict()
-
-    def load_from_hub(repo_id: str, filename: str) -> str:
-        try:
-            return load(repo_id, filename)
-        except errors.EntryNotFoundError as error:
-            if filename == "vec_normalize.pkl":  # optional: the Zoo catches this error
-                raise HTTPError(str(error)) from error
-            raise ValueError(f"{filename} of {repo_id} could not be loaded: {str(error).splitlines()[0]}") from error
-
-    def metadata_save(local_path: Path, data: dict[str, Any]) -> None:
-        card = local_path.read_text(encoding="utf-8").replace("python -m rl_zoo3.", "python -m sb3_snd.zoo ")
-        local_path.write_text(card.replace("pip install rl_zoo3", 'pip install "sb3-snd[all]"'), encoding="utf-8")
-        save(local_path, data)
-
-    with replaced([(huggingface_sb3, "load_from_hub", load_from_hub), (repocard, "metadata_save", metadata_save)]):
-        yield
 
 
 #: command of the Zoo -> function that runs it, called with the command's name

@@ -14,6 +14,19 @@ ALGO_KEYS = {
     "ppo_snd_std": "ppo_snd_std.yml",
     "ppo_snd_vic": "ppo_snd_vic.yml",
     "ppo_snd": "ppo_snd_vic.yml",  # the paper's best model under a short key
+    "ppo_snd_bt": "ppo_snd_bt.yml",
+    "ppo_snd_vinv": "ppo_snd_vinv.yml",
+    "ppo_snd_e3b": "ppo_snd_e3b.yml",
+    "ppo_sp": "ppo_sp.yml",
+    "ppo_icm": "ppo_icm.yml",
+    "ppo_disagreement": "ppo_disagreement.yml",
+    "ppo_rnd_openai": "ppo_rnd_openai.yml",
+    "ppo_counts": "ppo_counts.yml",
+    "ppo_re3": "ppo_re3.yml",
+    "ppo_noveld": "ppo_noveld.yml",
+    "ppo_ride": "ppo_ride.yml",
+    "ppo_ngu": "ppo_ngu.yml",
+    "ppo_e3b": "ppo_e3b.yml",
 }
 
 

@@ -4,6 +4,7 @@ our parts.
 Knows ``sys.argv`` and exit codes. Must not know any manager, environment or file.
 """
 
+import argparse
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -37,6 +38,24 @@ class Options:
     seed_given: bool = False
     stop: StopRequest = field(default_factory=StopRequest)
     began: bool = False
+
+
+def own_parser(arguments: Sequence[str], **options: dict[str, Any]) -> argparse.ArgumentParser:
+    """
+    Make a parser of the options that a command has beside the Zoo's. If help is asked for, this prints its part of
+    it: the Zoo's parser prints the other part and ends the process.
+
+    :param arguments: Arguments of the command line
+    :param options: name of an option -> arguments of ``add_argument``
+    :return: parser without ``--help``
+    """
+    parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, add_help=False, allow_abbrev=False)
+    group = parser.add_argument_group("options of this package; those of the RL Zoo follow")
+    for name, kwargs in options.items():
+        group.add_argument(f"--{name}", **kwargs)
+    if not {"-h", "--help"}.isdisjoint(arguments):
+        print(parser.format_help())
+    return parser
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ from sb3_snd.envs import as_ordinary
 from sb3_snd.rewards.snd import SND
 from sb3_snd.runs.checkpoint_files import normalizer_folder
 from sb3_snd.runs.video import VecNoveltyStrip, VecVideoFile
-from sb3_snd.zoo.command_line import Options, one_sentence, replaced
+from sb3_snd.zoo.command_line import Options, one_sentence, own_parser, replaced
 from sb3_snd.zoo.hyperparams import register
 
 
@@ -43,9 +43,9 @@ def enjoy() -> None:
     import rl_zoo3.enjoy
 
     register()
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    own.add_argument("--record", type=Path)
-    own.add_argument("--novelty", action="store_true")
+    record = {"type": Path, "metavar": "FILE.mp4", "help": "write a video of the first -n steps instead of opening a window"}
+    novelty = {"action": "store_true", "help": "draw the novelty of each step below the frames of the video"}
+    own = own_parser(sys.argv[1:], record=record, novelty=novelty)
     shared = argparse.ArgumentParser(add_help=False)  # with abbreviations, as in rl_zoo3's parser
     shared.add_argument("--algo", default="ppo")
     shared.add_argument("--deterministic", action="store_true")
@@ -113,8 +113,8 @@ def recording(path: Path, n_steps: int, novelty: bool, algo: str) -> Iterator[No
 
     def get_snd() -> SND:
         snd = getattr(loaded[-1], "snd", None)
-        if snd is None:
-            raise ValueError(f"A model of {algo} has no novelty to draw: remove --novelty.")
+        if not isinstance(snd, SND):
+            raise ValueError(f"A model of {algo} has no SND whose novelty could be drawn: remove --novelty.")
         return snd
 
     def create_recorded_env(env_id: str, **kwargs: Any) -> VecEnv:

@@ -55,7 +55,7 @@ def find_config(algo: str, env_id: str) -> str | None:
     if not path.is_file():
         return None
     entries = yaml.safe_load(path.read_text())
-    if env_id in entries or ExperimentManager.is_atari(env_id):
+    if env_id in entries or (ExperimentManager.is_atari(env_id) and "atari" in entries):
         return str(path)
     if algo not in ALGO_KEYS:
         return None

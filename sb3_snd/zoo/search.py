@@ -1,4 +1,4 @@
-"""Hyperparameter search for ``PPOSND`` in the Zoo (``train.py -optimize``): what is sampled, and what is kept
+"""Hyperparameter search for ``PPOSND`` in the Zoo (``sb3-snd train -optimize``): what is sampled, and what is kept
 from the entry.
 
 Knows Optuna's trials, the Zoo's search and the arguments of ``PPOSND``. Must not know environments or YAML

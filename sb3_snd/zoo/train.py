@@ -18,7 +18,7 @@ import rl_zoo3.train
 
 from sb3_snd.common.memory import keep_freed_memory
 from sb3_snd.envs import require_package
-from sb3_snd.zoo.command_line import Options, one_sentence, replaced
+from sb3_snd.zoo.command_line import Options, one_sentence, own_parser, replaced
 from sb3_snd.zoo.hyperparams import register
 from sb3_snd.zoo.manager import SNDExperimentManager
 
@@ -51,8 +51,8 @@ def read_options(arguments: Sequence[str]) -> tuple[Options, list[str]]:
     :param arguments: Arguments of the command line
     :return: options; arguments for ``rl_zoo3.train``
     """
-    own, shared = argparse.ArgumentParser(add_help=False), argparse.ArgumentParser(add_help=False)
-    own.add_argument("--resume", action="store_true")
+    resume = {"action": "store_true", "help": "resume the newest run of the same algo, environment and seed, if there is one"}
+    own, shared = own_parser(arguments, resume=resume), argparse.ArgumentParser(add_help=False)
     shared.add_argument("--env", default="")
     shared.add_argument("--seed")
     shared.add_argument("--vec-env")
