@@ -4,8 +4,10 @@ import contextlib
 import csv
 import dataclasses
 import io
+import os
 import subprocess
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import cv2
@@ -20,9 +22,11 @@ from test_zoo_hyperparams import ATARI, PROCGEN, SMALL_TASKS
 from sb3_snd import PPOSND, envs
 from sb3_snd.analyze.__main__ import analyze
 from sb3_snd.envs import ProcgenEnv
+from sb3_snd.evidence.stages import Stage
 from sb3_snd.zoo.__main__ import COMMANDS
 from sb3_snd.zoo.command_line import Options
 from sb3_snd.zoo.enjoy import enjoy
+from sb3_snd.zoo.resume import find_run
 from sb3_snd.zoo.train import read_options, train
 
 
@@ -220,6 +224,22 @@ def test_number_of_threads_is_a_matter_of_the_machine(tmp_path, monkeypatch, cap
             f"num_threads:{n_threads}",
         )
     assert "--resume: continues at step 32" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6])
+def test_a_run_is_found_beside_one_whose_arguments_are_being_written(share, tmp_path):
+    """The newest file may be empty or end anywhere: the Zoo does not write it at once, and its process may be killed."""
+    arguments = [("algo", "ppo"), ("env", "CartPole-v1"), ("n_timesteps", -1), ("seed", 3), ("verbose", 1)]
+    text = yaml.dump(OrderedDict(arguments))
+    for number, content in ((1, text), (2, text[: int(share * len(text))])):
+        path = tmp_path / "ppo" / f"CartPole-v1_{number}" / "CartPole-v1" / "args.yml"
+        path.parent.mkdir(parents=True)
+        path.write_text(content)
+        os.utime(path, (number, number))
+    first = tmp_path / "ppo" / "CartPole-v1_1"
+    assert find_run(tmp_path / "ppo", "CartPole-v1", None) == find_run(tmp_path / "ppo", "CartPole-v1", 3) == (first, 3)
+    assert find_run(tmp_path / "ppo", "CartPole-v1", 4) is None
+    assert Stage("CartPole-v1", "ppo", 3, 10).folder(tmp_path) == first
 
 
 @pytest.mark.parametrize(

@@ -66,14 +66,10 @@ class Stage(NamedTuple):
         :param logs: Log folder of the runs
         :return: path of the folder; it does not exist before the run has begun
         """
-        import yaml  # requires an extra
+        from sb3_snd.zoo.resume import find_run  # requires an extra
 
-        found = logs.glob(f"{self.algo}/{self.name}_*/{self.name}/args.yml")
-        for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
-            # As the Zoo reads its own files
-            if yaml.load(path.read_text(), Loader=yaml.UnsafeLoader)["seed"] == self.seed:
-                return path.parent.parent
-        return logs / self.algo / "none"
+        found = find_run(logs / self.algo, self.name, self.seed)
+        return logs / self.algo / "none" if found is None else found[0]
 
 
 def read_queue(path: Path) -> list[Stage]:

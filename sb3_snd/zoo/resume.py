@@ -21,7 +21,8 @@ from sb3_snd.zoo.search import evaluated
 
 def find_run(log_path: Path, env_name: str, seed: int | None) -> tuple[Path, int] | None:
     """
-    Find the newest run of an environment.
+    Find the newest run of an environment. A run whose process has not yet written its arguments, or was killed while
+    it did, is passed over.
 
     :param log_path: Log folder of the algo key
     :param env_name: Name of the environment in file names
@@ -30,10 +31,17 @@ def find_run(log_path: Path, env_name: str, seed: int | None) -> tuple[Path, int
     """
     paths = sorted(log_path.glob(f"{env_name}_*/{env_name}/args.yml"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in paths:
-        found = yaml.load(path.read_text(), Loader=yaml.UnsafeLoader)["seed"]
-        if seed in (None, found):
+        found = _read_seed(path)
+        if found is not None and seed in (None, found):
             return path.parent.parent, found
     return None
+
+
+def _read_seed(path: Path) -> int | None:
+    try:
+        return int(yaml.load(path.read_text(), Loader=yaml.UnsafeLoader)["seed"])  # as the Zoo reads its own files
+    except (yaml.YAMLError, TypeError, KeyError, ValueError):
+        return None  # empty or cut off
 
 
 def check_unchanged(before: Path, now: dict[str, Any]) -> None:
