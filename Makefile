@@ -2,8 +2,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-# Two processes with one thread each; a file is tested by one of them
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
+# Two processes with one thread each
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2
 
 # A short real run; `make train ARGS="-n 65536 --seed 1"` passes these on instead
 ARGS ?= -n 32768 -params n_steps:32 n_epochs:1
@@ -21,13 +21,14 @@ demo: $(INSTALLED)
 evidence: $(INSTALLED)
 	$(BIN)/python -m sb3_snd evidence
 
+# A file is tested by one of the processes, as some prepare what their tests share
 test: $(INSTALLED)
-	$(PYTEST)
+	$(PYTEST) --dist loadfile
 
 # The tests that compare numbers, as two older processors compute them
 test-kernels: $(INSTALLED)
-	MKL_CBWR=COMPATIBLE ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) -m numbers
-	MKL_CBWR=AVX2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX512_CORE $(PYTEST) -m numbers
+	MKL_CBWR=COMPATIBLE ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) --dist worksteal -m numbers
+	MKL_CBWR=AVX2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX512_CORE $(PYTEST) --dist worksteal -m numbers
 
 # Ten thousand random arguments instead of the few hundred of `make test`
 fuzz: $(INSTALLED)

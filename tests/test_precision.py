@@ -33,11 +33,11 @@ def ranks(values):
 
 @pytest.fixture(scope="module")
 def montezuma():
-    """20 rollouts of 8 steps of 32 environments under random actions, as ``(8, 32, 1, 96, 96)``, and their ends."""
+    """10 rollouts of 8 steps of 32 environments under random actions, as ``(8, 32, 1, 96, 96)``, and their ends."""
     env = make_atari_env("MontezumaRevengeNoFrameskip-v4", 32, seed=0, n_stack=1)
     rng = np.random.default_rng(0)
     obs, rollouts = env.reset(), []
-    for _ in range(20):
+    for _ in range(10):
         steps, ends = [], {}
         actions = rng.integers(env.action_space.n, size=(8, 32))
         for step in range(8):
