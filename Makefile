@@ -21,7 +21,7 @@ demo: $(INSTALLED)
 evidence: $(INSTALLED)
 	$(BIN)/python -m sb3_snd evidence
 
-# A file is tested by one of the processes, as some prepare what their tests share
+# All tests of a file run in one of the processes, as some share what is slow to prepare
 test: $(INSTALLED)
 	$(PYTEST) --dist loadfile
 
