@@ -280,11 +280,16 @@ def test_a_wheel_tells_its_version_instead_of_a_commit(tmp_path):
     source.write_text("")
     version = (ROOT / "sb3_snd" / "version.txt").read_text().strip()
     assert find_commit(source) == find_commit(tmp_path / "missing" / "pack.py") == f"version {version}"
-    subprocess.run([*git, "add", "pack.py"], check=True)
+    results = tmp_path / "results" / "points.md"
+    results.parent.mkdir()
+    results.write_text("")
+    subprocess.run([*git, "add", "pack.py", "results"], check=True)
     subprocess.run([*git, "commit", "--quiet", "-m", "one"], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     commit = find_commit(source)
     assert len(commit) >= 7 and head.startswith(commit)
+    results.write_text("packed by the queue, which must not change what the next run says of its code")
+    assert find_commit(source) == commit
     source.write_text("changed")
     assert find_commit(source) == f"{commit}-dirty"
 

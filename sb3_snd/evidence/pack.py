@@ -186,14 +186,16 @@ def find_commit(source: Path) -> str:
     Find the commit of a source file of this package.
 
     :param source: Path of the file
-    :return: abbreviated hash, with ``-dirty`` if there are changes; the version if no repository has the file,
-        as in a wheel that is installed below another repository
+    :return: abbreviated hash, with ``-dirty`` if there are changes outside ``results/``, where runs are packed; the
+        version if no repository has the file, as in a wheel that is installed below another repository
     """
     git = ["git", "-C", str(source.parent)]
     pipes: Any = dict(capture_output=True, text=True, check=True)
     with contextlib.suppress(OSError, subprocess.CalledProcessError):  # there is no git, or no repository with the file
         subprocess.run([*git, "ls-files", "--error-unmatch", source.name], **pipes)
-        return str(subprocess.run([*git, "describe", "--always", "--dirty", "--exclude", "*"], **pipes).stdout.strip())
+        commit = subprocess.run([*git, "describe", "--always", "--exclude", "*"], **pipes).stdout.strip()
+        status = [*git, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results"]
+        return f"{commit}-dirty" if subprocess.run(status, **pipes).stdout else str(commit)
     return f"version {sb3_snd.__version__}"
 
 
