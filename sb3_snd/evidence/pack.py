@@ -193,9 +193,9 @@ def find_commit(source: Path) -> str:
     pipes: Any = dict(capture_output=True, text=True, check=True)
     with contextlib.suppress(OSError, subprocess.CalledProcessError):  # there is no git, or no repository with the file
         subprocess.run([*git, "ls-files", "--error-unmatch", source.name], **pipes)
-        commit = subprocess.run([*git, "describe", "--always", "--exclude", "*"], **pipes).stdout.strip()
+        commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], **pipes).stdout.strip()
         status = [*git, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results"]
-        return f"{commit}-dirty" if subprocess.run(status, **pipes).stdout else str(commit)
+        return commit + ("-dirty" if subprocess.run(status, **pipes).stdout else "")
     return f"version {sb3_snd.__version__}"
 
 
