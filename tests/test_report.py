@@ -335,6 +335,19 @@ def test_many_models_have_colours_of_their_own_and_no_bands(n_models, n_bands, t
     assert len(axis.collections) == n_bands
 
 
+def test_a_curve_is_broken_where_a_run_ends(tmp_path, monkeypatch):
+    """The mean of 2 and 6 while both runs are there, then 9 of the longer one: no line leads from 4 to 9."""
+    episodes = [[(2.0, 1, 2.0)] * 2, [(6.0, 1, 6.0)] * 2 + [(9.0, 1, 9.0)] * 2]
+    runs = [read_run(write_run(tmp_path, number=number, episodes=rows)) for number, rows in enumerate(episodes, 1)]
+    finished = []
+    monkeypatch.setattr(figures, "_finish", lambda *drawn, **_: finished.append(drawn[1]))
+    points = figures.draw("Own/Env-v0", {"ppo": runs}, Column.REWARD, tmp_path)
+    (line,) = finished[0].get_lines()
+    assert [point["mean"] for point in points] == [4.0, 4.0, 9.0, 9.0]
+    np.testing.assert_array_equal(line.get_ydata(), [4.0, 4.0, np.nan, 9.0, 9.0])
+    np.testing.assert_array_equal(line.get_xdata(), np.array([0.5, 1.5, np.nan, 2.5, 3.5]) / 1e6)
+
+
 def test_score_and_reward_are_told_apart(tmp_path):
     folder = write_run(tmp_path, episodes=[(30.0, 10, 1.0)])
     groups = tables.group([read_run(folder)])

@@ -198,8 +198,10 @@ def draw(
         steps, mean, std, n_runs = learning_curve(runs, width, column)
         last = max(last, steps[-1] + width / 2)
         line: dict[str, Any] = dict(color=_colour(index, len(algos)), marker="." if len(steps) < 3 else None)
-        axis.plot(steps / 1e6, mean, label=_label(labels[algo], runs), **line)
-        _draw_band(axis, steps, mean, std, index, len(algos))
+        # Broken where a run ends, as the mean of the others may be far from that of all
+        x, y, spread = np.insert([steps, mean, std], np.flatnonzero(np.diff(n_runs) < 0) + 1, np.nan, axis=1)
+        axis.plot(x / 1e6, y, label=_label(labels[algo], runs), **line)
+        _draw_band(axis, x, y, spread, index, len(algos))
         for values in zip(steps, mean, std, n_runs, strict=True):
             names = ("steps", "mean", "std", "runs")
             points.append({"environment": env_id, "algo": algo, **dict(zip(names, map(float, values), strict=True))})
