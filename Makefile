@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2
 # A short real run; `make train ARGS="-n 65536 --seed 1"` passes these on instead
 ARGS ?= -n 32768 -params n_steps:32 n_epochs:1
 
-.PHONY: train demo evidence test test-kernels fuzz docs check format
+.PHONY: train demo evidence test test-kernels fuzz docs check lint format
 
 train: $(INSTALLED)
 	$(BIN)/python train.py --algo ppo_snd --env MontezumaRevengeNoFrameskip-v4 --progress $(ARGS)
@@ -39,7 +39,9 @@ docs: $(INSTALLED)
 	@$(BIN)/python -c 'import sys; sys.version_info >= (3, 11) or sys.exit("docs: Sphinx needs Python 3.11 or later.")'
 	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
 
-check: $(INSTALLED) docs
+check: docs lint
+
+lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -52,6 +54,8 @@ format: $(INSTALLED)
 $(INSTALLED): setup.py constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt "torch==2.13.0"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all,sweep,test,docs]"
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt "torch==2.13.0"
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable ".[all,sweep,test,docs]"
+	# With all cores, which pip does not use. Some packages have files for other versions of Python
+	$(BIN)/python -m compileall -q -j 0 .venv/lib >/dev/null || true
 	touch $(INSTALLED)

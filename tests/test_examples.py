@@ -61,8 +61,8 @@ def test_demo(tmp_path):
 
 
 def test_two_streams_atari(tmp_path):
-    model = run("two_streams_atari", 256, n_envs=2, n_steps=128)
-    assert model.num_timesteps == 256 and (tmp_path / "montezuma.zip").exists()
+    model = run("two_streams_atari", 64, n_envs=2, n_steps=32)
+    assert model.num_timesteps == 64 and (tmp_path / "montezuma.zip").exists()
     assert PPOSND.load("montezuma", device="cpu").snd.scale.eta == 0.25
 
 

@@ -27,6 +27,7 @@ from sb3_snd.targets import TARGETS
 
 pytestmark = [pytest.mark.numbers, pytest.mark.filterwarnings("ignore:cuda_graphs=True")]
 IMAGES = dict(n_steps=8, batch_size=8, n_epochs=2, seed=0, device="cpu", precision="float32")
+SMALL = 32  # size of the features: the number of operations counts here, not their size
 
 
 @pytest.fixture
@@ -61,7 +62,12 @@ def image_env():
 
 def train(cuda_graphs, snd="vic", steps=4 * 8 * 4, policy="CnnPolicy", env=None, stock=False, **kwargs):
     """With ``stock`` by SB3's own update."""
-    model = PPOSND(policy, env or image_env(), snd=snd, cuda_graphs=cuda_graphs, **{**IMAGES, **kwargs})
+    settings = {**IMAGES, **kwargs}
+    if snd is not None:
+        settings["snd_kwargs"] = {"features_dim": SMALL, **settings.get("snd_kwargs", {})}
+    if policy == "CnnPolicy":
+        settings["policy_kwargs"] = dict(features_extractor_kwargs=dict(features_dim=SMALL, width=SMALL))
+    model = PPOSND(policy, env or image_env(), snd=snd, cuda_graphs=cuda_graphs, **settings)
     if stock:
         model._update.train = functools.partial(PPO.train, model)
     return prepared(model).learn(steps)

@@ -28,7 +28,7 @@ from sb3_snd.sweep.process import TrainProcess
 from sb3_snd.sweep.scheduler import Resources, Scheduler, check_resources, ray_session
 
 ROOT = Path(__file__).parent.parent
-N_STEPS = 20480
+N_STEPS = 12288
 
 # Ray reads them once, when it is imported: a token of these tests instead of the user's, and as on a user's cluster
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=uuid.uuid4().hex)
