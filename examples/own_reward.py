@@ -37,11 +37,11 @@ class RareChange(IntrinsicReward):
         self.changed += self.change(step)
 
 
-def main(n_steps: int = 100_000) -> PPO:
+def main(total_timesteps: int = 100_000) -> PPO:
     check_reward(RareChange)  # one sentence if something is wrong
     register("rare_change", RareChange)
     env = VecIntrinsicReward(make_vec_env("MountainCar-v0", n_envs=16), snd="rare_change", snd_kwargs={"norm_reward": True})
-    return PPO("MlpPolicy", env, n_steps=256).learn(n_steps, callback=SNDCallback())
+    return PPO("MlpPolicy", env, n_steps=256).learn(total_timesteps, callback=SNDCallback())
 
 
 if __name__ == "__main__":

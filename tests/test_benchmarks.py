@@ -97,7 +97,7 @@ def test_what_goes_wrong_is_one_sentence():
 @pytest.mark.slow
 def test_parts_alone_and_scaling(tmp_path):
     sizes = ["--n-steps", 4, "--batch-size", 16, "--n-epochs", 1, "--device", "cpu"]
-    parts = ["emulators", "nets", "one-stream", "eager", "naive"]
+    parts = ["emulators", "nets", "one-stream", "eager", "naive", "stock"]
     arguments = ["--n-envs", 4, "--frame-size", 40, "--rounds", 2, "--seconds", 0, "--coarse", "--against", *parts]
     result = run("throughput", *sizes, *arguments, "--json", tmp_path / "out.json")
     assert result.returncode == 0, result.stderr
@@ -106,7 +106,7 @@ def test_parts_alone_and_scaling(tmp_path):
     assert {name: len(run) for name, run in runs.items()} == dict.fromkeys(["ours", *parts], 1)  # time was up
     assert runs["one-stream"][0]["SND update"] == 0 < runs["nets"][0]["SND update"]
     assert sum(runs["emulators"][0].values()) == runs["emulators"][0]["other"] > 0
-    for name in ("ours", "nets", "one-stream", "eager", "naive"):
+    for name in ("ours", "nets", "one-stream", "eager", "naive", "stock"):
         assert runs[name][0]["rollout"] > 0 == runs[name][0]["novelty"] + runs[name][0]["inference"]
     assert len(report["questions"]) == 3 and report["recorded"] == {}
     sizes = [*sizes, "--algo", "ppo_rnd", "--frame-size", 40]

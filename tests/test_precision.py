@@ -34,7 +34,7 @@ def ranks(values):
 @pytest.fixture(scope="module")
 def montezuma():
     """10 rollouts of 8 steps of 32 environments under random actions, as ``(8, 32, *FRAME.shape)``, and their ends."""
-    env = make_atari_env("MontezumaRevengeNoFrameskip-v4", 32, seed=0, n_stack=1, frame_size=64)
+    env = make_atari_env("MontezumaRevengeNoFrameskip-v4", 32, seed=0, n_stack=1, frame_size=FRAME.shape[-1])
     rng = np.random.default_rng(0)
     obs, rollouts = env.reset(), []
     for _ in range(10):
