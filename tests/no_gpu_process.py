@@ -118,6 +118,7 @@ class Recorder:
         yield unittest.mock.patch.object(cuda_graphs, "make_stream", lambda _: None)
         yield unittest.mock.patch.object(cuda_graphs, "warm_up", lambda function, inputs, _: function(*inputs))
         yield unittest.mock.patch.object(cuda_graphs, "record", self.record)
+        yield unittest.mock.patch.object(cuda_graphs, "WARM_UP", 1)  # nothing has to settle, and fake tensors are slow
         yield unittest.mock.patch.object(check_nan, "is_recording", lambda: Host.recording)
 
 
@@ -175,7 +176,7 @@ def train(kind, target, actions=ACTIONS[0], policy=None, cuda_graphs=True):
             env,
             snd=target,
             snd_kwargs=dict(norm_reward=True),
-            n_steps=4,
+            n_steps=2,
             batch_size=8,
             n_epochs=1,
             device=GPU,
@@ -185,7 +186,7 @@ def train(kind, target, actions=ACTIONS[0], policy=None, cuda_graphs=True):
         )
         if n_stack > 1:  # as on CUDA
             model._uploader = FrameUploader(4, env.observation_space.shape, np.uint8, GPU, n_stack)
-        model.learn(32)
+        model.learn(16)
     return recorder.count
 
 

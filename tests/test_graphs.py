@@ -60,11 +60,11 @@ def image_env():
     return VecFrameStack(venv, 2)
 
 
-def train(cuda_graphs, snd="vic", steps=4 * 8 * 4, policy="CnnPolicy", env=None, stock=False, **kwargs):
+def train(cuda_graphs, snd="vic", steps=4 * 8 * 2, policy="CnnPolicy", env=None, stock=False, **kwargs):
     """With ``stock`` by SB3's own update."""
     settings = {**IMAGES, **kwargs}
     if snd is not None:
-        settings["snd_kwargs"] = {"features_dim": SMALL, **settings.get("snd_kwargs", {})}
+        settings["snd_kwargs"] = {"features_dim": SMALL, "batch_size": 8, **settings.get("snd_kwargs", {})}
     if policy == "CnnPolicy":
         settings["policy_kwargs"] = dict(features_extractor_kwargs=dict(features_dim=SMALL, width=SMALL))
     model = PPOSND(policy, env or image_env(), snd=snd, cuda_graphs=cuda_graphs, **settings)
@@ -218,7 +218,7 @@ def test_update_of_continuous_actions_and_of_a_last_small_minibatch():
 def test_recorded_updates_are_the_same(snd, recordings, monkeypatch):
     """With episodes that end within minibatches, and rates that fall from rollout to rollout."""
     settings = dict(
-        snd=snd, learning_rate=lambda left: 1e-3 * left + 1e-4, clip_range=lambda left: 0.3 * left + 0.05, steps=4 * 8 * 6
+        snd=snd, learning_rate=lambda left: 1e-3 * left + 1e-4, clip_range=lambda left: 0.3 * left + 0.05, steps=4 * 8 * 3
     )
     recorded = train(True, **settings)
     assert len(recordings) == (2 if snd is None else 3)  # acting, both updates
@@ -236,7 +236,7 @@ def test_a_loaded_optimizer_is_recorded_anew(recordings, tmp_path):
     model.save(tmp_path / "model")
     model.set_parameters(tmp_path / "model")
     before = [parameter.clone() for parameter in model.policy.parameters()]
-    model.learn(4 * 8 * 4)
+    model.learn(4 * 8 * 2)
     assert len(recordings) == n_recorded + 2  # both updates; acting has kept its memory
     assert all(not th.equal(a, b) for a, b in zip(before, model.policy.parameters(), strict=True))
     loaded = PPOSND.load(tmp_path / "model", env=image_env())
@@ -252,7 +252,7 @@ def test_changed_settings_are_recorded_anew(recordings):
             return True
 
         def _on_rollout_end(self):
-            self.model.ent_coef = 0.5 if self.num_timesteps > 4 * 8 * 2 else 0.0
+            self.model.ent_coef = 0.5 if self.num_timesteps > 4 * 8 else 0.0
 
     models = []
     for records in (True, False):
@@ -260,7 +260,7 @@ def test_changed_settings_are_recorded_anew(recordings):
             if not records:
                 patch.setattr(cuda_graphs, "can_record", lambda _: False)
             model = PPOSND("CnnPolicy", image_env(), snd=None, cuda_graphs=True, **IMAGES)
-            models.append(prepared(model).learn(4 * 8 * 4, callback=Annealing()))
+            models.append(prepared(model).learn(4 * 8 * 2, callback=Annealing()))
     assert len(recordings) == 3  # acting, and the update twice
     assert_same(models[0].before, *map(parameters, models))
 

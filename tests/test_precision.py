@@ -33,17 +33,17 @@ def ranks(values):
 
 @pytest.fixture(scope="module")
 def montezuma():
-    """10 rollouts of 8 steps of 32 environments under random actions, as ``(8, 32, *FRAME.shape)``, and their ends."""
-    env = make_atari_env("MontezumaRevengeNoFrameskip-v4", 32, seed=0, n_stack=1, frame_size=FRAME.shape[-1])
+    """10 rollouts of 8 steps of 16 environments under random actions, as ``(8, 16, *FRAME.shape)``, and their ends."""
+    env = make_atari_env("MontezumaRevengeNoFrameskip-v4", 16, seed=0, n_stack=1, frame_size=FRAME.shape[-1])
     rng = np.random.default_rng(0)
     obs, rollouts = env.reset(), []
     for _ in range(10):
         steps, ends = [], {}
-        actions = rng.integers(env.action_space.n, size=(8, 32))
+        actions = rng.integers(env.action_space.n, size=(8, 16))
         for step in range(8):
             steps.append(np.array(obs))
             obs, _, dones, infos = env.step(actions[step])
-            ends.update({step * 32 + i: infos[i]["terminal_observation"] for i in np.flatnonzero(dones)})
+            ends.update({step * 16 + i: infos[i]["terminal_observation"] for i in np.flatnonzero(dones)})
         rollouts.append(Rollout(np.stack(steps), np.array(obs), ends, actions))
     env.close()
     return rollouts
@@ -52,7 +52,7 @@ def montezuma():
 @pytest.mark.parametrize("target", TARGETS)  # not `numbers`: without kernels for bfloat16 nets compute in float32
 def test_novelty_of_a_trained_learner(target, montezuma):
     """The mean within 1 %, the order kept: why bfloat16 may be the default."""
-    snd = make("float32", FRAME, target, batch_size=128)
+    snd = make("float32", FRAME, target, batch_size=64)
     set_precision(snd, "float32")  # in the layout that is faster
     fresh = snd.novelty(montezuma[-1].last_observation).mean()
     for rollout in montezuma[:-1]:
@@ -75,7 +75,7 @@ def test_novelty_of_a_trained_learner(target, montezuma):
 def test_losses_and_gradients_are_near(target, montezuma):
     results = []
     for precision in ("float32", "bfloat16"):
-        snd = make(precision, FRAME, target, batch_size=128)
+        snd = make(precision, FRAME, target, batch_size=32)
         batch = next(snd.trainer.minibatches(montezuma[0]))
         th.manual_seed(1)
         terms = snd.loss(batch)
@@ -86,7 +86,7 @@ def test_losses_and_gradients_are_near(target, montezuma):
         )
         results.append((terms["loss"].item(), th.cat([parameter.grad.flatten() for parameter in parameters])))
     (loss, gradient), (reduced_loss, reduced_gradient) = results
-    assert reduced_loss != loss
+    assert not th.equal(gradient, reduced_gradient)
     assert reduced_loss == pytest.approx(loss, rel=0.01)
     assert th.cosine_similarity(gradient, reduced_gradient, dim=0) > 0.99
 
@@ -141,9 +141,10 @@ def test_bad_precision_is_refused_before_anything_is_made():
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_same_seed_gives_the_same_run(target):
+    sizes = {**SIZES, "n_steps": 8, "batch_size": 8, "n_epochs": 1}  # bfloat16 is slow on processors without it
     runs = []
     for _ in range(2):
-        model = PPOSND("CnnPolicy", image_env(), snd=target, precision="bfloat16", seed=3, **SIZES).learn(64)
+        model = PPOSND("CnnPolicy", image_env(), snd=target, precision="bfloat16", seed=3, **sizes).learn(32)
         runs.append(th.cat([p.detach().flatten() for p in (*model.policy.parameters(), *model.snd.parameters())]))
     assert th.equal(*runs)
 

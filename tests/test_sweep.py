@@ -325,9 +325,9 @@ def kill_once(folder, text, killed, ended):
 
 
 @pytest.mark.slow
-def test_six_runs_of_train(cluster, tmp_path, capsys):
+def test_four_runs_of_train(cluster, tmp_path, capsys):
     """Two at a time; one is killed after its first checkpoint. All end, and the report reads them."""
-    command = ["--algos", "ppo", "ppo_snd_vic", "--envs", "DeepSea-v0", "--seeds", "3", "-n", str(N_STEPS)]
+    command = ["--algos", "ppo", "ppo_snd_vic", "--envs", "DeepSea-v0", "--seeds", "2", "-n", str(N_STEPS)]
     command += ["--save-freq", "4096", "-f", str(tmp_path), "--address", cluster, "--", "--device", "cpu"]
     folder, killed = tmp_path / "seed_1" / "ppo_snd_vic" / "DeepSea-v0_1", []
     text = f"--algo ppo_snd_vic --env DeepSea-v0 --seed 1 -f {tmp_path / 'seed_1'} "
@@ -339,10 +339,10 @@ def test_six_runs_of_train(cluster, tmp_path, capsys):
     ended.set()
     killer.join()
     printed = capsys.readouterr().out
-    assert raised.value.code == 0 and "6 runs: 6 done" in printed and len(killed) == 1, printed
+    assert raised.value.code == 0 and "4 runs: 4 done" in printed and len(killed) == 1, printed
     assert printed.count("failed") == 3 and "ppo_snd_vic DeepSea-v0 seed 1: done, try 1 of 3 failed" in printed
     assert "--resume: continues at step" in (folder.parent / "DeepSea-v0.train.log").read_text()
-    for seed in range(3):
+    for seed in range(2):
         for algo in ("ppo", "ppo_snd_vic"):
             run = tmp_path / f"seed_{seed}" / algo / "DeepSea-v0_1"
             assert is_finished(run, N_STEPS) and [path.name for path in run.parent.glob("DeepSea-v0_*")] == [run.name]
@@ -351,12 +351,12 @@ def test_six_runs_of_train(cluster, tmp_path, capsys):
                 steps = [int(row["time/total_timesteps"]) for row in csv.DictReader(file)]
             assert steps == sorted(set(steps)) and steps[-1] == N_STEPS
     reported = [read_run(run) for run in find_folders([tmp_path])]
-    assert [type(run) for run in reported] == [RunSummary] * 6 and {run.n_steps for run in reported} == {N_STEPS}
+    assert [type(run) for run in reported] == [RunSummary] * 4 and {run.n_steps for run in reported} == {N_STEPS}
 
     with pytest.raises(SystemExit) as raised:
         main(command)
     again = capsys.readouterr().out
-    assert raised.value.code == 0 and again.count(": done\n") == 6 and "running" not in again
+    assert raised.value.code == 0 and again.count(": done\n") == 4 and "running" not in again
 
 
 def test_last_line(tmp_path):
