@@ -25,7 +25,7 @@ evidence: $(INSTALLED)
 test: $(INSTALLED)
 	$(PYTEST) --dist loadfile
 
-# The tests that compare numbers, as two older processors compute them. Without AVX512 this processor is like the second one
+# The tests that compare numbers, as two older processors compute them: without AVX512 the second is much like `make test`
 test-kernels: $(INSTALLED)
 	MKL_CBWR=COMPATIBLE ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) --dist worksteal -m numbers
 ifneq ($(shell grep -som1 avx512f /proc/cpuinfo),)
