@@ -160,7 +160,7 @@ SND_ARGUMENTS = {
 }
 WIDE = {"target_width": st.integers(0, 5), "learner_width": st.integers(0, 5)}
 TARGET_ARGUMENTS = {
-    "vic": WIDE,
+    "vic": {**WIDE, "mean_coef": st.floats(-0.5, 1.5)},
     "std": WIDE,
     "bt": WIDE,
     "vinv": WIDE,

@@ -128,6 +128,30 @@ def test_barlow_terms_by_hand():
     assert redundancy.item() == pytest.approx(0.5**2 + 1)
 
 
+def test_vic_penalises_the_mean_only_if_asked():
+    """Adding c to all features changes no term of VICReg. The squared mean grows from m² to (m + c)²."""
+    th.manual_seed(0)
+    frames = th.randn(9, 5, dtype=th.double)
+    batch = Transitions(frames, th.arange(1, 9), 8, frames.__getitem__)
+    target = VICTarget((5,), features_dim=4, mean_coef=0.5).double()
+    learner, shift = target.make_learner().double(), th.tensor([3.0, 0.0, -2.0, 0.0], dtype=th.double)
+    means = target(batch.states).detach().numpy().mean(axis=0)
+    before = target.loss(batch, learner)
+    with th.no_grad():
+        target.encoder[-1].bias += shift
+    after = target.loss(batch, learner)
+    for name in ("invariance", "variance", "covariance"):
+        assert after[name].item() == pytest.approx(before[name].item(), abs=1e-12)
+    for terms, expected in [(before, (means**2).mean()), (after, ((means + shift.numpy()) ** 2).mean())]:
+        assert terms["mean"].item() == pytest.approx(expected)
+        vicreg = terms["invariance"] + terms["variance"] + terms["covariance"] / 25
+        assert terms["target"].item() == pytest.approx(vicreg.item() + 0.5 * expected)
+        assert terms["loss"].item() == pytest.approx((terms["distill"] + terms["target"]).item())
+    target.mean_coef = 0.0
+    terms = target.loss(batch, learner)
+    assert "mean" not in terms and terms["target"].item() == pytest.approx(vicreg.item())
+
+
 def test_vinv_is_vic_and_an_inverse_model():
     """Its loss beside SND-VIC's of the same nets, and the cross-entropy by numpy. All gradients reach the target."""
     th.manual_seed(0)

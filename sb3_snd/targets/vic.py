@@ -10,9 +10,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_snd.common.type_aliases import Transitions
+from sb3_snd.common.validation import non_negative, validate
 from sb3_snd.targets.shared_nets import SharedNetsTarget
 
 COVARIANCE_WEIGHT = 1 / 25
+RULES = {"mean_coef": non_negative(1e3)}
 
 
 def spread_terms(features: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
@@ -57,14 +59,33 @@ class VICTarget(SharedNetsTarget):
     :param features_dim: Size of the feature space
     :param target_width: Channels of the target's last convolution: 128 for Atari, 64 for Procgen
     :param learner_width: Channels of the learner's last convolution
+    :param mean_coef: Weight of the squared mean of each feature over a minibatch; 0 by default, as in the paper.
+        VICReg's loss stays the same if one vector is added to the features of all states. So this vector drifts,
+        and the learner's error in it is novelty that all states share. A weight of 0.1 keeps the vector small
+    :raises ValueError: for a value out of its range
     """
 
     eta = 0.25
     learner_gain = 2**0.5
 
+    def __init__(
+        self,
+        frame_shape: tuple[int, ...],
+        features_dim: int | None = None,
+        target_width: int = 128,
+        learner_width: int = 128,
+        mean_coef: float = 0.0,
+    ) -> None:
+        validate({"mean_coef": mean_coef}, RULES)
+        super().__init__(frame_shape, features_dim, target_width, learner_width)
+        self.mean_coef = mean_coef
+
     def loss(self, batch: Transitions, learner: nn.Module) -> dict[str, th.Tensor]:
-        """Compute distillation and VICReg; see :meth:`Target.loss`."""
+        """Compute distillation, VICReg, and the penalty on the features' mean; see :meth:`Target.loss`."""
         z, z_next = batch.split(self(batch.frames))  # (B, D) each
         distill = F.mse_loss(learner(batch.states), z.detach())
         vicreg = vicreg_terms(z, z_next)
+        if self.mean_coef > 0:
+            vicreg["mean"] = z.mean(dim=0).square().mean()
+            vicreg["target"] = vicreg["target"] + self.mean_coef * vicreg["mean"]
         return {"loss": distill + vicreg["target"], "distill": distill, **vicreg, "features": z.detach()}
