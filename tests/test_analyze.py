@@ -206,6 +206,10 @@ def test_row_by_hand():
     weight, bias = learner.weight.detach().numpy(), learner.bias.detach().numpy()
     frames = states.frames["plain"][states.rows].numpy()
     assert found["mean_novelty"] == pytest.approx(((frames @ weight.T + bias - 2 * frames) ** 2).mean(), rel=1e-4)
+    errors = frames @ weight.T + bias - 2 * frames
+    expected = (errors.mean(axis=0) ** 2).sum() / (errors**2).sum(axis=1).mean()
+    assert found["common_novelty"] == pytest.approx(expected, rel=1e-4)
+    assert found["common_features"] == pytest.approx(2 / 4)  # mean (1, 1); squared norms 0, 4, 4, 8
     assert (found["model"], found["target"]) == ("mine", "Twice")
 
 
@@ -213,12 +217,12 @@ def test_distances_of_pairs_by_hand():
     """Vectors count in deviations of the states, which are (1, 2); images in [0, 1]."""
     snd = SND(BOX, Twice, device="cpu")
     frames = th.tensor([[9.0, 9.0], [-1.0, -2.0], [1.0, 2.0], [-1.0, 2.0], [1.0, -2.0]])
-    x, y = pair_distances(FeatureSpace("a", snd, frames, frames[:, :1], None), np.arange(1, 5))
+    x, y = pair_distances(FeatureSpace("a", snd, frames, frames[:, :1], None, None), np.arange(1, 5))
     np.testing.assert_allclose(x, [2.0, 2**0.5, 2**0.5, 2**0.5, 2**0.5, 2.0], rtol=1e-6)
     np.testing.assert_allclose(y, [2.0, 0.0, 2.0, 2.0, 0.0, 2.0], atol=1e-6)
     snd = SND(spaces.Box(0, 255, (36, 36, 1), np.uint8), Twice, device="cpu")
     frames = th.stack([th.full((1, 36, 36), value, dtype=th.uint8) for value in (0, 51, 255)])
-    x, _ = pair_distances(FeatureSpace("a", snd, frames, frames.flatten(1).float(), None), np.arange(3))
+    x, _ = pair_distances(FeatureSpace("a", snd, frames, frames.flatten(1).float(), None, None), np.arange(3))
     np.testing.assert_allclose(x, [0.2, 1.0, 0.8], rtol=1e-5)
 
 
@@ -263,7 +267,9 @@ def test_places_are_coloured_where_they_are_few(n_places, coloured):
 @pytest.mark.parametrize("features", [th.zeros(11, 16), th.arange(11.0)[:, None]])
 def test_collapsed_features_and_a_single_one_are_drawn(features, tmp_path):
     states = ReferenceStates({}, np.arange(11)[:, None], None, 10)
-    space = FeatureSpace("a", SND(BOX, Twice, device="cpu"), th.zeros(11, 2), features, np.zeros(11, dtype=np.float32))
+    space = FeatureSpace(
+        "a", SND(BOX, Twice, device="cpu"), th.zeros(11, 2), features, np.zeros(11, dtype=np.float32), features
+    )
     assert table_row(space, states)["effective_rank"] == float(features.any())
     figures.draw([space], states, 0, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {

@@ -26,6 +26,7 @@ class FeatureSpace(NamedTuple):
     frames: th.Tensor  # (n, *frame_shape), input of the networks
     features: th.Tensor  # (n, D) float32
     novelty: np.ndarray  # (n,) float32
+    errors: th.Tensor  # (n, D) float32, the learner's prediction minus the features
 
 
 def feature_space_of(name: str, snd: SND, frames: th.Tensor) -> FeatureSpace:
@@ -38,8 +39,26 @@ def feature_space_of(name: str, snd: SND, frames: th.Tensor) -> FeatureSpace:
     :return: feature space of the model
     """
     batches = require("tqdm", "plots").tqdm(frames.split(BATCH), unit="batch", desc=name)
-    features, novelty = zip(*((snd.features(batch).cpu(), snd.novelty(batch).cpu()) for batch in batches), strict=True)
-    return FeatureSpace(name, snd, frames, th.cat(features), th.cat(novelty).numpy())
+    columns = zip(*(_evaluate(snd, batch) for batch in batches), strict=True)
+    features, novelty, errors = (th.cat(column) for column in columns)
+    return FeatureSpace(name, snd, frames, features, novelty.numpy(), errors)
+
+
+@th.no_grad()
+def _evaluate(snd: SND, frames: th.Tensor) -> tuple[th.Tensor, ...]:
+    prepared = snd.prepare(frames)
+    features, prediction = snd.target(prepared), snd.learner(prepared)
+    return features.cpu(), snd.target.novelty(prediction, features).cpu(), (prediction - features).cpu()
+
+
+def common_share(vectors: th.Tensor) -> float:
+    """
+    Compute the share of vectors' mean squared length that all of them have in common.
+
+    :param vectors: ``(n, D)``
+    :return: squared length of their mean, divided by the mean of their squared lengths; NaN if all are 0
+    """
+    return float(vectors.mean(dim=0).square().sum() / vectors.square().sum(dim=1).mean())
 
 
 def table_row(space: FeatureSpace, states: ReferenceStates) -> dict[str, object]:
@@ -64,6 +83,8 @@ def table_row(space: FeatureSpace, states: ReferenceStates) -> dict[str, object]
         "mean_norm": float(norms.mean()),
         "std_norm": float(norms.std(correction=0)),
         "mean_novelty": float(space.novelty[states.rows].mean()),
+        "common_features": common_share(features),
+        "common_novelty": common_share(space.errors[states.rows]),
     }
 
 

@@ -16,7 +16,9 @@ DEFINITIONS = """\
   (Roy and Vetterli, 2007).
 - *Step*: ‖Φ(s′) − Φ(s)‖ from a reference state s to its successor s′, mean ± population standard deviation.
 - *Norm*: ‖Φ(s)‖, mean ± population standard deviation.
-- *Novelty*: the distillation error of the learner net, mean; each target has its own scale."""
+- *Novelty*: the distillation error of the learner net, mean; each target has its own scale.
+- *Common*: the share of the mean squared norm that all reference states have in common, ‖mean‖² / mean(‖·‖²), first of the
+  features, then of the learner's error. Novelty that is common to all states leads the agent nowhere."""
 
 
 def markdown(table: Sequence[dict[str, object]]) -> str:
@@ -27,12 +29,13 @@ def markdown(table: Sequence[dict[str, object]]) -> str:
     :return: Markdown text
     """
     heads = ["model", "target", "features", *(f"spectrum, {percent} %" for percent in PERCENTILES)]
-    heads += ["effective rank", "step", "norm", "novelty"]
+    heads += ["effective rank", "step", "norm", "novelty", "common, features", "common, novelty"]
     rows = []
     for row in table:
         cells = [escape(row["model"]), code(row["target"]), row["features"]]
         cells += [f"{row[f'spectrum_{percent}']:.3g}" for percent in PERCENTILES]
         cells += [f"{row['effective_rank']:.1f}"]
         cells += [f"{row[f'mean_{name}']:.3g} ± {row[f'std_{name}']:.3g}" for name in ("step", "norm")]
-        rows.append([*cells, f"{row['mean_novelty']:.3g}"])
+        cells += [f"{row['mean_novelty']:.3g}", *(f"{row[f'common_{name}']:.0%}" for name in ("features", "novelty"))]
+        rows.append(cells)
     return "\n".join(["## Features", "", *table_lines(heads, rows), "", DEFINITIONS])
