@@ -106,9 +106,9 @@ class PendingCall(NamedTuple):
 
 class Scheduler:
     """
-    Execute jobs on Ray in the given order.
+    Execute jobs on Ray, which decides when each one starts.
 
-    :param jobs: Jobs in the order in which they are started
+    :param jobs: Jobs in the order in which they are handed to Ray; a later one may start first
     :param command: Returns the arguments of ``python`` for a job
     :param resources: Resources that each run needs
     """
